@@ -1,0 +1,37 @@
+"""Semantic IDs and generative recommendation for RecBole.
+
+The names below load on first use, so that the NumPy core (``recbole_sid.sid``) works without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from recbole_sid.version import __version__
+from recbole_sid.versions import check_versions
+
+check_versions()
+
+_HOME = {
+    "Config": "config",
+    "InputError": "errors",
+    "SemanticIDs": "sid.table",
+    "load": "quick_start",
+    "load_data_and_model": "quick_start",
+    "read_sids": "sid.published",
+    "register": "quick_start",
+    "register_generator": "registry",
+    "register_model": "registry",
+    "register_tokenizer": "registry",
+    "run": "quick_start",
+    "unregister": "quick_start",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'recbole_sid' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"recbole_sid.{_HOME[name]}"), name)

@@ -1,0 +1,249 @@
+"""Bad input, found in the first second: keys, metrics, data files, columns. Nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recbole.evaluator.register import metric_information, metric_types, metrics_dict
+from recbole.utils import EvaluatorType, ModelType
+
+from recbole_sid.errors import InputError, did_you_mean, preview
+from recbole_sid.items.encoder import EncoderSettings
+from recbole_sid.items.prompt import Prompt, PromptSettings
+from recbole_sid.items.table import ItemFields
+from recbole_sid.items.vectors import VectorSettings
+from recbole_sid.registry import ComponentSpec, components
+from recbole_sid.settings import build, require
+
+Settings = Mapping[str, Any]
+
+# Settings that RecBole reads although none of its yaml files has them.
+RECBOLE_KEYS = frozenset(
+    [
+        "model",
+        "dataset",
+        "config_files",
+        "config_file",
+        "nproc",
+        "world_size",
+        "ip",
+        "port",
+        "local_rank",
+        "offset",
+        "verbose",
+        "numerical_features",
+        "reg_weight",
+        "encoding",
+        "tail_ratio",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers among RecBole's settings, which RecBole itself does not check."""
+
+    seed: int
+    epochs: int
+    train_batch_size: int
+    eval_batch_size: int
+    eval_step: int
+    stopping_step: int
+    learning_rate: float
+    weight_decay: float
+    MAX_ITEM_LIST_LENGTH: int
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        for key in ("epochs", "eval_step", "stopping_step", "weight_decay"):
+            value = vars(self)[key]
+            require(value >= 0, key, value, "0 or more")
+        for key in ("train_batch_size", "eval_batch_size", "MAX_ITEM_LIST_LENGTH"):
+            value = vars(self)[key]
+            require(value >= 1, key, value, "1 or more")
+
+
+def check_keys(given: Iterable[str], known: Iterable[str], used: Iterable[ComponentSpec]) -> None:
+    """Refuse settings that nothing reads.
+
+    Args:
+        given: keys of the user's files, dictionary and command line.
+        known: keys that have a default, and RecBole's own.
+        used: the tokenizer and generator of this run.
+
+    Raises:
+        InputError: a key belongs to another component, or to nothing; the nearest key is named.
+    """
+    in_use = {spec.kind: spec for spec in used}
+    own = {key for spec in in_use.values() for key in spec.keys}
+    known = {*known, *own, *RECBOLE_KEYS}
+    for key in given:
+        if key not in own and (owners := owners_of(key)):
+            kind = owners[0].kind
+            names = " or ".join(f"'{spec.name}'" for spec in owners)
+            raise InputError(
+                f"setting '{key}' belongs to {kind} {names}, not to '{in_use[kind].name}': remove "
+                f"it, or choose --{kind}={owners[0].name}"
+            )
+        if key not in known:
+            raise InputError(f"unknown setting '{key}'.{did_you_mean(key, known)}")
+
+
+def owners_of(key: str) -> list[ComponentSpec]:
+    """The components, of all that are registered, that have a setting called ``key``."""
+    return [spec for spec in components() if key in spec.keys]
+
+
+def check_metrics(settings: Settings, ours: bool) -> None:
+    """Metrics, list lengths and the early-stopping metric fit each other, and the model.
+
+    Args:
+        settings: the merged settings, before RecBole completes them.
+        ours: whether the model generates its list, so that most items have no score.
+    """
+    metrics, topk = settings["metrics"], settings["topk"]
+    metrics = [metrics] if isinstance(metrics, str) else metrics
+    topk = [topk] if isinstance(topk, int) else topk
+    require(isinstance(metrics, list) and bool(metrics), "metrics", metrics, "a list of names")
+    require(
+        isinstance(topk, list) and bool(topk) and all(type(k) is int and k > 0 for k in topk),
+        "topk",
+        topk,
+        "a whole number above 0, or a list of them",
+    )
+    names = [cls.__name__ for cls in metrics_dict.values()]
+    columns = []
+    for metric in metrics:
+        name = str(metric).lower()
+        if name not in metrics_dict:
+            raise InputError(
+                f"unknown metric {metric!r}.{did_you_mean(name, names)} Known: {', '.join(names)}"
+            )
+        cut_off = {"rec.topk", "rec.items"} & set(metric_information[name])
+        columns += [f"{name}@{k}" for k in topk] if cut_off else [name]
+        if ours and not cut_off and "full" in _modes(settings):
+            raise InputError(
+                f"metric {metric!r} needs the score or rank of every item, but a semantic-ID model "
+                "generates only the best ones. Use Recall, NDCG, MRR, Hit …, or sampled "
+                "evaluation such as eval_args: {mode: uni100}"
+            )
+    valid = settings["valid_metric"]
+    if not isinstance(valid, str) or valid.lower() not in columns:
+        raise InputError(
+            f"setting 'valid_metric' is {valid!r}, but must be one of the measured "
+            f"{', '.join(columns)}: change valid_metric, metrics or topk"
+        )
+    values = [name for name in metrics if metric_types[name.lower()] is EvaluatorType.VALUE]
+    if values and len(values) < len(metrics):
+        raise InputError(f"{preview(values)} cannot be measured together with ranking metrics")
+    if ours and "beam_size" in settings:
+        beams = settings["beam_size"]
+        require(
+            isinstance(beams, int) and beams >= max(topk),
+            "beam_size",
+            beams,
+            f"at least max(topk) = {max(topk)}",
+            "Raise beam_size or shorten topk.",
+        )
+
+
+def check_interactions(settings: Settings) -> None:
+    """The interaction files are there, with the columns that the split needs, which are loaded.
+
+    Args:
+        settings: the final settings; ``data_path`` is the data set's own folder.
+    """
+    order = settings["eval_args"]["order"]
+    sequential = settings["MODEL_TYPE"] is ModelType.SEQUENTIAL
+    choices = ("TO",) if sequential else ("RO", "TO")
+    require(order in choices, "eval_args: order", order, " or ".join(choices))
+    folder, dataset = Path(settings["data_path"]), settings["dataset"]
+    remedy = "Name the folder that holds it with --data_path"
+    if not folder.is_dir():
+        raise InputError(
+            f"the data folder '{folder}' does not exist. {remedy}: "
+            f"the folder above '{dataset}', which holds {dataset}.inter and {dataset}.item"
+        )
+    columns = [settings["USER_ID_FIELD"], settings["ITEM_ID_FIELD"]]
+    files = [folder / f"{dataset}.inter"]
+    benchmark = settings["benchmark_filename"]
+    if benchmark is not None:
+        require(
+            isinstance(benchmark, list) and len(benchmark) == 3,
+            "benchmark_filename",
+            benchmark,
+            "a list of three names: train, valid, test",
+        )
+        files = [folder / f"{dataset}.{part}.inter" for part in benchmark]
+        if sequential:
+            columns.append(settings["ITEM_ID_FIELD"] + settings["LIST_SUFFIX"])
+    elif order == "TO":
+        columns.append(settings["TIME_FIELD"])
+    for file in files:
+        check_columns(file, columns, settings["field_separator"])
+    loaded = (settings["load_col"] or {}).get("inter", columns)
+    missing = [name for name in columns if loaded != "*" and name not in loaded]
+    if missing:
+        raise InputError(
+            f"setting 'load_col' loads {loaded} of '{files[0].name}', but {preview(missing)} is "
+            f"needed too. Set load_col: {{inter: [{', '.join([*loaded, *missing])}]}}"
+        )
+
+
+def check_items(settings: Settings, needs_vectors: bool) -> None:
+    """The settings of stage 1 are sound, and ``.item`` holds the columns that the prompt reads.
+
+    Without need for vectors, or with the user's own, no item file is read.
+    """
+    fields = build(ItemFields, settings)
+    prompt = Prompt(build(PromptSettings, settings).prompt_template, fields)
+    build(EncoderSettings, settings)
+    own = build(VectorSettings, settings)
+    if own.item_embedding_file is not None:
+        for key, name in (
+            ("item_embedding_file", own.item_embedding_file),
+            ("item_embedding_ids", own.item_embedding_ids),
+        ):
+            if name is not None and not Path(name).is_file():
+                raise InputError(f"setting '{key}' is {name!r}, but there is no such file")
+    elif needs_vectors:
+        file = Path(settings["data_path"]) / f"{settings['dataset']}.item"
+        columns = [settings["ITEM_ID_FIELD"], *prompt.fields]
+        check_columns(
+            file,
+            columns,
+            settings["field_separator"],
+            " Say in item_text_fields which columns hold text",
+        )
+
+
+def check_columns(file: Path, columns: Iterable[str], separator: str, remedy: str = "") -> None:
+    """Every column stands in the header of an atomic file, ``name:type`` a column."""
+    try:
+        with file.open(encoding="utf-8-sig") as lines:
+            header = lines.readline().rstrip("\r\n")
+    except FileNotFoundError as error:
+        raise InputError(
+            f"the data file '{file}' does not exist. Name the folder above '{file.parent.name}' "
+            "with --data_path"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the data file '{file}' cannot be read: {error}") from error
+    present = [cell.partition(":")[0] for cell in header.split(separator)]
+    for column in columns:
+        if column not in present:
+            raise InputError(
+                f"'{file}' has no column '{column}'; it has {', '.join(present)}."
+                f"{did_you_mean(column, present)}{remedy}"
+            )
+
+
+def _modes(settings: Settings) -> list[str]:
+    """The evaluation modes of validation and test, however they are spelled."""
+    arguments = settings["eval_args"]
+    mode = arguments.get("mode", "full") if isinstance(arguments, Mapping) else "full"
+    return list(mode.values()) if isinstance(mode, Mapping) else [mode]

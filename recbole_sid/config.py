@@ -1,0 +1,347 @@
+"""The configuration of a run: RecBole's, with our defaults and checks; values are not evaluated.
+
+Precedence, lowest first: RecBole's overall.yaml, ours and items.yaml; RecBole's model yaml, or ours
+of the tokenizer, the generator and the model; RecBole's yaml of the dataset, then ours; RecBole's
+choice by kind of model (sequential.yaml …); the user's files; the dictionary; the command line.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import recbole.config
+from recbole.utils import ModelType
+
+from recbole_sid import checks, registry, settings
+from recbole_sid.compat import get_model
+from recbole_sid.errors import InputError
+from recbole_sid.parsing import YamlLoader, parse_command_line, parse_value, read_yaml
+from recbole_sid.resources import resource_dir
+
+# What RecBole adds to the settings; it follows from them and cannot be given back to it.
+_DERIVED = frozenset(
+    [
+        "MODEL_TYPE",
+        "MODEL_INPUT_TYPE",
+        "eval_type",
+        "device",
+        "single_spec",
+        "valid_neg_sample_args",
+        "test_neg_sample_args",
+        "checkpoint_dir",
+        "config_files",
+        "config_file",
+        "local_rank",
+        "nproc",
+        "world_size",
+        "ip",
+        "port",
+        "offset",
+        "verbose",
+    ]
+)
+# Settings that cannot change a result: two runs that differ only here are the same run.
+_WITHOUT_EFFECT = frozenset(
+    [
+        "output",
+        "resume",
+        "overwrite",
+        "cache_dir",
+        "data_path",
+        "gpu_id",
+        "worker",
+        "state",
+        "show_progress",
+        "log_wandb",
+        "wandb_project",
+        "save_dataset",
+        "save_dataloaders",
+        "loss_decimal_place",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What holds for a whole run; meanings and defaults in ``properties/overall.yaml``."""
+
+    output: str | None
+    resume: bool
+    overwrite: bool
+    cache_dir: str | None
+    collision: Literal["dedup", "none"]
+
+    @property
+    def cache_folder(self) -> Path:
+        """``cache_dir``, else the environment's RECBOLE_SID_CACHE, else a folder in the home."""
+        named = self.cache_dir or os.environ.get("RECBOLE_SID_CACHE")
+        return Path(named) if named else Path.home() / ".cache" / "recbole_sid"
+
+
+class Config(recbole.config.Config):
+    """RecBole's ``Config`` for our models and for RecBole's own.
+
+    For our models every key is known, or refused with the nearest one. RecBole's models see their
+    stock defaults, with our ``dataset_configs`` and the settings of the run (``output`` …), so
+    that their metrics are those of stock RecBole. Bad input raises :class:`InputError` here, and no
+    folder is made.
+
+    Args:
+        model: a name of ours or RecBole's, or a RecBole model class.
+        dataset: the name of a dataset, a single folder name.
+        config_file_list: yaml files; later ones go before earlier ones.
+        config_dict: settings; text values are parsed (``"[5, 10]"``), never evaluated.
+        command_line: ``--key=value`` arguments, or ``None`` for those of this process. By default
+            the command line is not read.
+    """
+
+    parameters: dict[str, list[str]]
+
+    def __init__(
+        self,
+        model: Any = None,
+        dataset: str | None = None,
+        config_file_list: Sequence[str | Path] | None = None,
+        config_dict: Mapping[str, Any] | None = None,
+        command_line: Sequence[str] | None = (),
+    ) -> None:
+        if command_line is None:
+            notebook = "ipykernel_launcher" in sys.argv[0]
+            command_line = [] if notebook else sys.argv[1:]
+        self._command_line = list(command_line)
+        self._layers: list[tuple[Path, dict[str, Any]]] = []
+        super().__init__(model, dataset, config_file_list, config_dict)
+        self._check()
+        self.final_config_dict["checkpoint_dir"] = str(self.run_folder)
+
+    # -- what the run is made of ------------------------------------------------------------------
+
+    @property
+    def model_spec(self) -> registry.ModelSpec | None:
+        """Our model, or ``None`` for RecBole's."""
+        return registry.model(self.model)
+
+    @property
+    def tokenizer_spec(self) -> registry.ComponentSpec:
+        """The tokenizer of stage 1; only our models have one."""
+        return registry.tokenizer(self.final_config_dict["tokenizer"])
+
+    @property
+    def generator_spec(self) -> registry.ComponentSpec:
+        """The generator of stage 2; only our models have one."""
+        return registry.generator(self.final_config_dict["generator"])
+
+    @property
+    def tokenizer_settings(self) -> Any:
+        """The tokenizer's ``Settings``, checked."""
+        spec = self.tokenizer_spec
+        return settings.build(spec.cls.Settings, self.final_config_dict, spec.prefix)
+
+    @property
+    def generator_settings(self) -> Any:
+        """The generator's ``Settings``, checked."""
+        spec = self.generator_spec
+        return settings.build(spec.cls.Settings, self.final_config_dict, spec.prefix)
+
+    @property
+    def run(self) -> RunSettings:
+        """The settings of the run as a whole, checked."""
+        return settings.build(RunSettings, self.final_config_dict)
+
+    @property
+    def run_folder(self) -> Path:
+        """``output``, or ``runs/<dataset>-<model>-<hash>``; it need not exist."""
+        output = self.run.output
+        name = f"{self.dataset}-{self.model}-{self.settings_hash()[:10]}"
+        return Path(output) if output else Path("runs") / name
+
+    def settings_hash(self) -> str:
+        """sha256 hex over the settings that can change a result; files count by their names."""
+        plain = {k: v for k, v in self.to_plain().items() if k not in _WITHOUT_EFFECT}
+        text = json.dumps(_canonical(plain), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_plain(self) -> dict[str, Any]:
+        """All settings as plain data: written as yaml and given as a file they make this Config.
+
+        The number of processes and their addresses are left out: they belong to one start.
+        """
+        plain = {k: v for k, v in self.final_config_dict.items() if k not in _DERIVED}
+        plain["data_path"] = self._data_root
+        negatives = plain["train_neg_sample_args"]
+        if negatives["distribution"] == "none":
+            plain["train_neg_sample_args"] = None
+        return copy.deepcopy(plain)
+
+    # -- RecBole's steps, in the order in which its constructor takes them ------------------------
+
+    def _init_parameters_category(self) -> None:
+        super()._init_parameters_category()
+        # RecBole adds the keys of a dataset to its global list (configurator.py:283).
+        self.parameters = {kind: list(keys) for kind, keys in self.parameters.items()}
+
+    def _build_yaml_loader(self) -> type:
+        return YamlLoader
+
+    def _convert_config_dict(self, config_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """Parse text values; RecBole evaluates them as code (configurator.py:124-147)."""
+        return {k: parse_value(v) if isinstance(v, str) else v for k, v in config_dict.items()}
+
+    def _load_config_files(self, file_list: Sequence[str | Path] | None) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for file in file_list or ():
+            values.update(read_yaml(file))
+        return values
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        values, self._alone = parse_command_line(self._command_line)
+        return values
+
+    def _get_model_and_dataset(self, model: Any, dataset: str | None) -> tuple[str, Any, str]:
+        model = self.external_config_dict.get("model") if model is None else model
+        dataset = self.external_config_dict.get("dataset") if dataset is None else dataset
+        if model is None:
+            raise InputError("no model is given: name one with --model, for example --model=TIGER")
+        if dataset is None:
+            raise InputError("no dataset is given: name one with --dataset, for example ml-100k")
+        # The name becomes part of file names, so it must not lead to another folder.
+        if not isinstance(dataset, str) or not re.fullmatch(r"(?!\.{1,2}$)[^/\\\0]+", dataset):
+            raise InputError(
+                f"dataset name {dataset!r} is not valid: give the name of the folder alone, and "
+                "the folder above it as --data_path"
+            )
+        if isinstance(model, str):
+            return model, get_model(model), dataset
+        if not isinstance(model, type):
+            raise InputError(f"model {model!r} is neither a name nor a model class")
+        return model.__name__, model, dataset
+
+    def _update_internal_config_dict(self, file: str) -> dict[str, Any]:
+        """Keep the layer that RecBole is about to merge; the order is ours to choose."""
+        values = read_yaml(file)
+        self._layers.append((Path(os.path.normpath(file)), values))
+        return values
+
+    def _load_internal_config_dict(self, model: str, model_class: Any, dataset: str) -> None:
+        super()._load_internal_config_dict(model, model_class, dataset)
+
+        def stock(folder: str) -> list[dict[str, Any]]:
+            return [values for file, values in self._layers if file.parent.name == folder]
+
+        overall = read_yaml(resource_dir("properties") / "overall.yaml")
+        spec = registry.model(model)
+        if spec is None:
+            run_keys = settings.keys(RunSettings)
+            general = [{key: overall[key] for key in run_keys}]
+            components = []
+        else:
+            general = [overall, read_yaml(resource_dir("properties") / "items.yaml")]
+            components = self._component_layers(spec)
+        ours = resource_dir("dataset_configs") / f"{dataset}.yaml"
+        layers = [
+            *stock("properties"),
+            *general,
+            *(stock("model") if spec is None else components),
+            *stock("dataset"),
+            *([read_yaml(ours)] if ours.is_file() else []),
+            {"MODEL_TYPE": model_class.type},
+            *stock("quick_start_config"),
+        ]
+        self.internal_config_dict = {k: v for values in layers for k, v in values.items()}
+
+    def _component_layers(self, spec: registry.ModelSpec) -> list[dict[str, Any]]:
+        """The defaults of the tokenizer, the generator and the model, for those that are chosen."""
+        names = {"tokenizer": spec.tokenizer, "generator": spec.generator}
+        for kind in names:
+            names[kind] = self.external_config_dict.get(kind, names[kind])
+        used = [registry.tokenizer(names["tokenizer"]), registry.generator(names["generator"])]
+        own = {key for component in used for key in component.keys}
+        # A model may tune its own tokenizer; with another one in its place those keys mean nothing.
+        tuned = {k: v for k, v in spec.defaults.items() if k in own or not checks.owners_of(k)}
+        return [*(dict(component.defaults) for component in used), tuned, names]
+
+    def _get_final_config_dict(self) -> dict[str, Any]:
+        internal, external = self.internal_config_dict, self.external_config_dict
+        if registry.model(self.model) is not None:
+            known = {*internal, *(key for keys in self.parameters.values() for key in keys)}
+            used = (
+                registry.tokenizer(internal["tokenizer"]),
+                registry.generator(internal["generator"]),
+            )
+            checks.check_keys(external, known, used)
+        if "checkpoint_dir" in external:
+            raise InputError(
+                "setting 'checkpoint_dir' is not used: checkpoints lie in the folder of the run, "
+                "which --output names"
+            )
+        for key in self._alone:
+            if not isinstance(internal.get(key), bool):
+                raise InputError(f"setting '{key}' needs a value: --{key}=VALUE")
+        final = copy.deepcopy({**internal, **external})
+        if (
+            final["MODEL_TYPE"] == ModelType.SEQUENTIAL
+            and final.get("loss_type") == "CE"
+            and not hasattr(self.model_class, "input_type")
+            and "train_neg_sample_args" not in external
+        ):
+            # RecBole's own default, one negative, is refused by RecBole here (configurator.py:344).
+            final["train_neg_sample_args"] = None
+        return final
+
+    def _set_default_parameters(self) -> None:
+        final = self.final_config_dict
+        checks.check_metrics(final, ours=self.model_spec is not None)
+        self._data_root = final["data_path"]
+        with _recbole_complaints():
+            super()._set_default_parameters()
+        final["data_path"] = os.path.normpath(final["data_path"])
+
+    def _set_train_neg_sample_args(self) -> None:
+        with _recbole_complaints():
+            super()._set_train_neg_sample_args()
+
+    def _set_eval_neg_sample_args(self, phase: Any) -> None:
+        with _recbole_complaints():
+            super()._set_eval_neg_sample_args(phase)
+
+    def _check(self) -> None:
+        """All checks that need the complete settings."""
+        final = self.final_config_dict
+        final.update(asdict(settings.build(checks.Numbers, final)))
+        settings.build(RunSettings, final)
+        if self.model_spec is not None:
+            settings.build(self.tokenizer_spec.cls.Settings, final, self.tokenizer_spec.prefix)
+            settings.build(self.generator_spec.cls.Settings, final, self.generator_spec.prefix)
+        checks.check_interactions(final)
+        if self.model_spec is not None:
+            checks.check_items(final, self.tokenizer_spec.cls.needs_vectors)
+
+
+@contextmanager
+def _recbole_complaints() -> Iterator[None]:
+    """What RecBole says against the settings is about the user's input."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"RecBole refuses the settings: {error}") from error
+
+
+def _canonical(value: Any) -> Any:
+    """One spelling for equal values: tuples are lists, and 1.0 is 1."""
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(inner) for inner in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

@@ -1,0 +1,147 @@
+"""Ranked item ids into RecBole's metrics: item level, no users x items matrix, no tie trap.
+
+RecBole's collector takes the top k of a score matrix. Where a model scores only some items, the rest
+tie at -inf and ``torch.topk`` fills the list with arbitrary real items that can hit. Here the list of
+generated ids is collected as it is: an empty place holds item 0, which is never a target.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from recbole.config import Config
+from recbole.evaluator import Evaluator
+from recbole.evaluator.base_metric import TopkMetric
+from recbole.evaluator.collector import DataStruct
+from torch import Tensor
+
+from recbole_sid.compat import FixedCollector
+from recbole_sid.generator.beam import Ranked
+from recbole_sid.generator.catalogue import Catalogue
+
+
+class TopKCollector(FixedCollector):
+    """Collects :class:`Ranked` lists; RecBole's own score matrices pass through to RecBole.
+
+    A hit is an item. Where the target shares its SID with others (``collision: none``), the model
+    cannot tell them apart: the c items of the SID take c neighbouring ranks in an order that means
+    nothing, so the hit is credited 1/c at each of these ranks, which is the expected metric over all
+    orders. A row is collected once for each rank that the target may have, with weight 1/c.
+    """
+
+    def __init__(self, config: Config, catalogue: Catalogue):
+        super().__init__(config)
+        self.catalogue = catalogue
+        self._extra: dict[str, list[Tensor]] = {"sid_hits": [], "generated": []}
+
+    def eval_batch_collect(
+        self, scores_tensor: Tensor | Ranked, interaction, positive_u: Tensor, positive_i: Tensor
+    ) -> None:
+        if not isinstance(scores_tensor, Ranked):
+            super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
+            return
+        ranked, targets = scores_tensor, positive_i.to(scores_tensor.items.device)
+        items = ranked.items[:, : max(self.topk)]  # (B, K)
+        if self.register.need("rec.items"):
+            self.data_struct.update_tensor("rec.items", items)
+        if self.register.need("rec.topk"):
+            hits, weights = expected_hits(items, ranked.group_sizes, targets, self.catalogue)
+            n_positives = torch.ones_like(hits[:, :1])
+            self.data_struct.update_tensor("rec.topk", torch.cat([hits, n_positives], dim=1))
+            self.data_struct.update_tensor("rec.weight", weights)
+        base = self.catalogue.codes[:, : self.catalogue.n_base_levels]
+        same_sid = (base[items] == base[targets][:, None]).all(dim=-1) & (items > 0)
+        self._extra["sid_hits"].append(same_sid.cumsum(dim=1).clamp(max=1).cpu())
+        self._extra["generated"].append((items > 0).cumsum(dim=1).cpu())
+
+    def get_data_struct(self) -> DataStruct:
+        struct = super().get_data_struct()
+        if "rec.weight" in self.data_struct:
+            del self.data_struct["rec.weight"]
+        return struct
+
+    def sid_metrics(self) -> dict[str, float]:
+        """SID-level figures of what was collected since the last call, and start anew.
+
+        ``sid_recall@k``: share of rows whose first k items include one with the target's SID (before
+        the collision rule); it counts collided items as hits and is at least recall@k.
+        ``generated@k``: mean share of the first k places that hold a generated item.
+        """
+        if not self._extra["generated"]:
+            return {}
+        collected = {name: torch.cat(parts).double() for name, parts in self._extra.items()}
+        self._extra = {name: [] for name in self._extra}
+        decimals = self.config["metric_decimal_place"]
+        result = {}
+        for k in self.topk:
+            result[f"sid_recall@{k}"] = round(collected["sid_hits"][:, k - 1].mean().item(), decimals)
+            share = collected["generated"][:, k - 1].mean().item() / k
+            result[f"generated@{k}"] = round(share, decimals)
+        return result
+
+
+def expected_hits(
+    items: Tensor, group_sizes: Tensor, targets: Tensor, catalogue: Catalogue
+) -> tuple[Tensor, Tensor]:
+    """Hit flags of every rank that each row's target may have, and the weight of each.
+
+    Args:
+        items: (B, K) ranked items, 0 where there is none.
+        group_sizes: (B, >= K) how many items share the SID of each.
+        targets: (B,).
+
+    Returns:
+        (R, K) int32 flags with R >= B, and (R,) float64 weights that sum to B.
+    """
+    k = items.shape[1]
+    leaf = catalogue.leaf_of_item
+    together = (leaf[items] == leaf[targets][:, None]) & (items > 0)  # (B, K)
+    found = together.any(dim=1)
+    first = together.to(torch.int8).argmax(dim=1)  # rank of the group's first item
+    size = torch.where(found, group_sizes.gather(1, first[:, None])[:, 0], 1)  # (B,)
+    row = torch.repeat_interleave(size)  # (R,)
+    start = (size.cumsum(0) - size)[row]
+    rank = first[row] + torch.arange(len(row), device=row.device) - start
+    # Ranks beyond K lie outside the list: no flag there.
+    inside = found[row] & (rank < k)
+    hits = torch.zeros(len(row), k, dtype=torch.int32, device=items.device)
+    hits[inside, rank[inside]] = 1
+    return hits, 1.0 / size[row].double()
+
+
+class WeightedEvaluator(Evaluator):
+    """RecBole's evaluator with rows weighted by ``rec.weight`` in every top-k metric."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.metric_class = {
+            name: _weighted(type(metric), config) if isinstance(metric, TopkMetric) else metric
+            for name, metric in self.metric_class.items()
+        }
+
+    def evaluate(self, dataobject: DataStruct) -> OrderedDict:
+        weights = dataobject.get("rec.weight").numpy() if "rec.weight" in dataobject else None
+        if weights is not None and (weights == 1).all():
+            weights = None  # RecBole's own mean, to the last digit
+        for metric in self.metric_class.values():
+            metric.row_weights = weights
+        return super().evaluate(dataobject)
+
+
+def _weighted(metric: type[TopkMetric], config: Config) -> TopkMetric:
+    """The same metric, averaging its rows with weights."""
+    return type(metric.__name__, (_WeightedMean, metric), {})(config)
+
+
+class _WeightedMean:
+    row_weights: np.ndarray | None = None
+    topk: list[int]
+    decimal_place: int
+
+    def topk_result(self, metric: str, value: np.ndarray) -> dict[str, float]:
+        if self.row_weights is None:
+            return super().topk_result(metric, value)  # type: ignore[misc]
+        mean = np.average(value, axis=0, weights=self.row_weights)
+        return {f"{metric}@{k}": round(mean[k - 1], self.decimal_place) for k in self.topk}

@@ -1,0 +1,1 @@
+"""SID history to next item: generators, beam search, and the data they train on."""

@@ -1,0 +1,82 @@
+"""What a generator is: SID history in, next item out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from recbole_sid.generator.beam import Ranked
+from recbole_sid.generator.catalogue import Catalogue
+
+
+class Generator(nn.Module, ABC):
+    """A network over SIDs. Histories are RecBole's internal item ids, left aligned, 0 on the right.
+
+    A subclass declares ``Settings``, a frozen dataclass whose fields are its settings by their own
+    names; the defaults stand in ``properties/generator/<name>.yaml``. Registered under a name, it
+    serves every tokenizer: it sees the SIDs only as a :class:`Catalogue`.
+    """
+
+    Settings: ClassVar[type]
+
+    def __init__(self, settings: object, catalogue: Catalogue, window: int, user_buckets: Tensor):
+        """
+        Args:
+            settings: an instance of ``Settings``.
+            catalogue: the items and their SIDs.
+            window: the longest history, in items.
+            user_buckets: (n_users,) a hash of each user's raw token, at least 0.
+        """
+        super().__init__()
+        self.catalogue = catalogue
+        self.window = window
+        self.register_buffer("user_buckets", user_buckets, persistent=False)
+
+    @property
+    @abstractmethod
+    def packs(self) -> bool:
+        """Whether training uses ``packed_loss`` (all prefixes of a window in one pass)."""
+
+    @abstractmethod
+    def packed_loss(self, users: Tensor, history: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss over every position with a target.
+
+        Args:
+            users: (B,).
+            history: (B, T).
+            targets: (B, T) the item after ``history[:, :t + 1]``, 0 where there is no loss.
+        """
+
+    @abstractmethod
+    def prefix_loss(
+        self, users: Tensor, history: Tensor, lengths: Tensor, targets: Tensor
+    ) -> Tensor:
+        """Mean loss over single samples.
+
+        Args:
+            users: (B,).
+            history: (B, T).
+            lengths: (B,) items in each history, at least 1.
+            targets: (B,).
+        """
+
+    @abstractmethod
+    def rank(
+        self, users: Tensor, history: Tensor, lengths: Tensor, k: int, beam_size: int
+    ) -> Ranked:
+        """The ``k`` best items of each user; float32 whatever the precision of training."""
+
+    @abstractmethod
+    def log_likelihood(
+        self, users: Tensor, history: Tensor, lengths: Tensor, items: Tensor
+    ) -> Tensor:
+        """Exact log-likelihood of given items' SIDs, float32.
+
+        Args:
+            items: (B, C) candidate items of each user.
+
+        Returns:
+            (B, C).
+        """

@@ -1,0 +1,62 @@
+"""The catalogue as a generator sees it: RecBole's internal item ids, their codes, and the trie."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recbole_sid.sid.table import SemanticIDs
+from recbole_sid.sid.trie import Trie
+
+
+class Catalogue(nn.Module):
+    """SIDs of all items as buffers that follow the model's device but stay out of its checkpoint.
+
+    Item ``i`` (1 to n) is row ``i - 1`` of ``sids``; item 0 is RecBole's padding. A *token* is a
+    code counted over all levels, ``offsets[level] + code`` as :class:`SemanticIDs` defines it, plus
+    one: token 0 is padding.
+    """
+
+    codes: Tensor
+    tokens: Tensor
+    leaf_of_item: Tensor
+    _offsets: Tensor
+    _leaf_first: Tensor
+    _leaf_items: Tensor
+
+    def __init__(self, sids: SemanticIDs):
+        super().__init__()
+        trie = Trie.from_sids(sids)
+        self.sizes = sids.sizes
+        self.n_items = sids.n_items
+        self.n_levels = sids.n_levels
+        self.n_base_levels = sids.n_base_levels
+        self.n_tokens = sids.n_codes + 1
+        padding = np.zeros((1, sids.n_levels), dtype=np.int64)
+        self._keep("codes", np.concatenate([padding, sids.codes.astype(np.int64)]))
+        self._keep("_offsets", sids.offsets.astype(np.int64))
+        self._keep("tokens", np.concatenate([padding, sids.flat() + 1]))
+        for level in range(self.n_levels):
+            self._keep(f"_children_{level}", trie.child_start[level])
+            self._keep(f"_codes_{level}", trie.codes[level])
+        self._keep("_leaf_first", trie.leaf_start)
+        self._keep("_leaf_items", trie.leaf_items.astype(np.int64) + 1)
+        self._keep("leaf_of_item", np.concatenate([[-1], trie.leaf_of_item]))
+
+    def _keep(self, name: str, array: np.ndarray) -> None:
+        self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(array)), persistent=False)
+
+    def token(self, level: int, codes: Tensor) -> Tensor:
+        """The tokens of ``codes`` of one level."""
+        return codes + self._offsets[level] + 1
+
+    def branches(self, level: int) -> tuple[Tensor, Tensor]:
+        """CSR of one step down the trie: the children of node ``v`` at depth ``level`` are the nodes
+        ``first[v]`` to ``first[v + 1]`` of the next depth, and ``codes`` holds the code of each."""
+        first, codes = getattr(self, f"_children_{level}"), getattr(self, f"_codes_{level}")
+        return first, codes
+
+    def leaves(self) -> tuple[Tensor, Tensor]:
+        """CSR from leaves to internal item ids, those of one leaf in raw-token order."""
+        return self._leaf_first, self._leaf_items

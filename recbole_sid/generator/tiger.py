@@ -1,0 +1,256 @@
+"""TIGER: an encoder-decoder over SIDs (Rajput et al., "Recommender Systems with Generative
+Retrieval", arXiv 2305.05065).
+
+The encoder reads the codes of a user's history, the decoder writes the codes of the next item, one
+head a level. What the paper leaves open or does otherwise is a setting: it trains one sample a
+prefix with a bidirectional encoder (``training: prefix``, ``encoder_attention: bidirectional``); here
+the default packs all prefixes of a user into one pass, which needs an encoder that is causal over
+items. Positions are learned per item and per level, where the paper's T5 has relative biases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_sid.generator.base import Generator
+from recbole_sid.generator.beam import Ranked, beam_search, rank_items
+from recbole_sid.generator.catalogue import Catalogue
+from recbole_sid.generator.layers import DecoderLayer, EncoderLayer, KeyValue, init_weights
+from recbole_sid.settings import require
+
+
+@dataclass(frozen=True)
+class TigerSettings:
+    """Settings of :class:`Tiger`; meanings and defaults in ``properties/generator/tiger.yaml``."""
+
+    training: Literal["packed", "prefix"]
+    encoder_attention: Literal["causal", "bidirectional"]
+    window_stride: int
+    beam_size: int
+    hidden_size: int
+    inner_size: int
+    n_heads: int
+    head_size: int
+    encoder_layers: int
+    decoder_layers: int
+    dropout: float
+    attention_dropout: float
+    embedding_init: float
+    label_smoothing: float
+    user_tokens: int
+
+    def __post_init__(self) -> None:
+        require(
+            self.training == "prefix" or self.encoder_attention == "causal",
+            "training",
+            self.training,
+            "'prefix' when encoder_attention is 'bidirectional'",
+            "Packed training shows each prefix only its own items, so it needs a causal encoder.",
+        )
+        for key in ("beam_size", "hidden_size", "inner_size", "n_heads", "head_size"):
+            require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
+        for key in ("window_stride", "encoder_layers", "decoder_layers"):
+            require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
+        for key in ("dropout", "attention_dropout", "label_smoothing"):
+            value = getattr(self, key)
+            require(0 <= value < 1, key, value, "at least 0 and below 1")
+        require(self.embedding_init > 0, "embedding_init", self.embedding_init, "above 0")
+        require(self.user_tokens >= 0, "user_tokens", self.user_tokens, "0 (none) or more")
+
+
+class Memory:
+    """A batch of encoded histories, ready for the decoder.
+
+    Attributes:
+        layers: keys and values for each decoder layer's cross-attention, one a user.
+        mask: True where a query may look, broadcast to (B, heads, Q, T).
+    """
+
+    def __init__(self, layers: list[KeyValue], mask: Tensor):
+        self.layers = layers
+        self.mask = mask
+
+
+class Tiger(Generator):
+    """Encoder-decoder with one head a level. See the module for the paper."""
+
+    Settings = TigerSettings
+
+    def __init__(
+        self, settings: TigerSettings, catalogue: Catalogue, window: int, user_buckets: Tensor
+    ):
+        super().__init__(settings, catalogue, window, user_buckets)
+        self.settings = settings
+        hidden, n_levels = settings.hidden_size, catalogue.n_levels
+        shape = (
+            hidden,
+            settings.n_heads,
+            settings.head_size,
+            settings.inner_size,
+            settings.dropout,
+            settings.attention_dropout,
+        )
+        self.token_embedding = nn.Embedding(catalogue.n_tokens, hidden, padding_idx=0)
+        self.item_position = nn.Embedding(window, hidden)
+        self.history_level = nn.Embedding(n_levels, hidden)
+        self.target_level = nn.Embedding(n_levels, hidden)  # row 0 starts a SID
+        self.user_embedding = (
+            nn.Embedding(settings.user_tokens, hidden) if settings.user_tokens else None
+        )
+        self.encoder = nn.ModuleList(EncoderLayer(*shape) for _ in range(settings.encoder_layers))
+        self.encoder_norm = nn.RMSNorm(hidden, eps=1e-6)
+        self.decoder = nn.ModuleList(DecoderLayer(*shape) for _ in range(settings.decoder_layers))
+        self.decoder_norm = nn.RMSNorm(hidden, eps=1e-6)
+        self.heads = nn.ModuleList(nn.Linear(hidden, size, bias=False) for size in catalogue.sizes)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.apply(init_weights)
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=settings.embedding_init)
+        with torch.no_grad():
+            self.token_embedding.weight[0].zero_()
+        self.register_buffer("_item_of_token", _item_of_token(window, n_levels, self._n_user), False)
+
+    @property
+    def packs(self) -> bool:
+        return self.settings.training == "packed"
+
+    @property
+    def _n_user(self) -> int:
+        """How many user tokens stand before the history: 0 or 1."""
+        return 0 if self.user_embedding is None else 1
+
+    def packed_loss(self, users: Tensor, history: Tensor, targets: Tensor) -> Tensor:
+        # Positions before the first loss of the whole batch need no decoder.
+        first = int((targets > 0).any(dim=0).to(torch.int8).argmax())
+        targets = targets[:, first:]  # (B, C)
+        encoded = self._encode(users, history, None)
+        # Query (c, l) belongs to the history that ends with item first + c.
+        last_item = torch.arange(first, history.shape[1], device=history.device)
+        last_item = last_item.repeat_interleave(self.catalogue.n_levels)  # (C * L,)
+        item_of_key = self._item_of_token[: encoded.shape[1]]
+        memory = self._remember(encoded, item_of_key <= last_item[:, None])
+        hidden = self._decode(memory, targets)  # (B, C, L, hidden)
+        trained = targets > 0
+        return self._cross_entropy(hidden[trained], self.catalogue.codes[targets[trained]])
+
+    def prefix_loss(
+        self, users: Tensor, history: Tensor, lengths: Tensor, targets: Tensor
+    ) -> Tensor:
+        memory = self._history(users, history, lengths)
+        hidden = self._decode(memory, targets[:, None])  # (B, 1, L, hidden)
+        return self._cross_entropy(hidden[:, 0], self.catalogue.codes[targets])
+
+    def rank(
+        self, users: Tensor, history: Tensor, lengths: Tensor, k: int, beam_size: int
+    ) -> Ranked:
+        decoder = _BeamDecoder(self, self._history(users, history, lengths), len(users))
+        return rank_items(beam_search(decoder, self.catalogue, beam_size), self.catalogue, k)
+
+    def log_likelihood(
+        self, users: Tensor, history: Tensor, lengths: Tensor, items: Tensor
+    ) -> Tensor:
+        codes = self.catalogue.codes[items]  # (B, C, L)
+        hidden = self._decode(self._history(users, history, lengths), items)
+        scores = torch.zeros(items.shape, device=items.device)
+        for level, head in enumerate(self.heads):
+            log_probs = torch.log_softmax(head(hidden[:, :, level]).float(), dim=-1)
+            scores += log_probs.gather(-1, codes[:, :, level, None])[..., 0]
+        return scores
+
+    def _encode(self, users: Tensor, history: Tensor, lengths: Tensor | None) -> Tensor:
+        """Hidden states of the history's tokens, (B, user + T * L, hidden).
+
+        Args:
+            lengths: needed by a bidirectional encoder, to hide the padding; a causal one never
+                looks right, where the padding is.
+        """
+        b, t = history.shape
+        n_levels = self.catalogue.n_levels
+        x = self.token_embedding(self.catalogue.tokens[history])  # (B, T, L, hidden)
+        x = x + self.item_position.weight[:t, None] + self.history_level.weight
+        x = x.view(b, t * n_levels, -1)
+        if self.user_embedding is not None:
+            bucket = self.user_buckets[users] % self.settings.user_tokens
+            x = torch.cat([self.user_embedding(bucket)[:, None], x], dim=1)
+        x = self.dropout(x)
+        item = self._item_of_token[: x.shape[1]]
+        if self.settings.encoder_attention == "causal":
+            mask = item <= item[:, None]  # tokens of one item see each other and all earlier items
+        else:
+            assert lengths is not None, "a bidirectional encoder needs the histories' lengths"
+            mask = (item < lengths[:, None])[:, None, None]
+        for layer in self.encoder:
+            x = layer(x, mask)
+        return self.dropout(self.encoder_norm(x))
+
+    def _history(self, users: Tensor, history: Tensor, lengths: Tensor) -> Memory:
+        encoded = self._encode(users, history, lengths)
+        item = self._item_of_token[: encoded.shape[1]]
+        return self._remember(encoded, (item < lengths[:, None])[:, None, None])
+
+    def _remember(self, encoded: Tensor, mask: Tensor) -> Memory:
+        return Memory([layer.cross_attention.project(encoded) for layer in self.decoder], mask)
+
+    def _decode(self, memory: Memory, items: Tensor) -> Tensor:
+        """Hidden states (B, C, L, hidden) that predict each level of ``items`` (B, C), teacher
+        forced: nothing goes in at level 0, then the code of the level before."""
+        before = self.token_embedding(self.catalogue.tokens[items][..., :-1])
+        x = self.dropout(F.pad(before, (0, 0, 1, 0)) + self.target_level.weight)
+        for layer, past in zip(self.decoder, memory.layers, strict=True):
+            x = layer(x, past, memory.mask)
+        return self.decoder_norm(x)
+
+    def _cross_entropy(self, hidden: Tensor, codes: Tensor) -> Tensor:
+        """Mean over samples and levels; hidden (N, L, hidden), codes (N, L)."""
+        losses = [
+            F.cross_entropy(
+                head(hidden[:, level]).float(),
+                codes[:, level],
+                label_smoothing=self.settings.label_smoothing,
+            )
+            for level, head in enumerate(self.heads)
+        ]
+        return torch.stack(losses).mean()
+
+
+class _BeamDecoder:
+    """Tiger for :func:`beam_search`: the history's keys and values once a user, beams as queries."""
+
+    def __init__(self, model: Tiger, memory: Memory, batch_size: int):
+        self.model, self.memory = model, memory
+        self.batch_size, self.device = batch_size, memory.mask.device
+        self.past: list[KeyValue | None] = [None] * len(model.decoder)
+
+    def step(self, level: int, parents: Tensor | None, codes: Tensor | None) -> Tensor:
+        model = self.model
+        x = model.target_level.weight[level].expand(self.batch_size, 1, -1)
+        if parents is not None and codes is not None:
+            token = model.catalogue.token(level - 1, codes)
+            x = x + model.token_embedding(token)  # (B, W, hidden)
+            self._follow(parents)
+        for i, layer in enumerate(model.decoder):
+            x, self.past[i] = layer.step(x, self.past[i], self.memory.layers[i], self.memory.mask)
+        return model.heads[level](model.decoder_norm(x))
+
+    def _follow(self, parents: Tensor) -> None:
+        """Reorder the beams' own keys and values after ``parents`` (B, W)."""
+        rows = torch.arange(self.batch_size, device=self.device)[:, None]
+        for i, past in enumerate(self.past):
+            assert past is not None
+            width = past.keys.shape[0] // self.batch_size
+            flat = (rows * width + parents).flatten()
+            self.past[i] = KeyValue(past.keys[flat], past.values[flat])
+
+
+def _item_of_token(window: int, n_levels: int, n_user: int) -> Tensor:
+    """Which history item each encoder token belongs to; -1 for the user token, which all see."""
+    items = torch.arange(window).repeat_interleave(n_levels)
+    return torch.cat([torch.full((n_user,), -1), items])
+
+

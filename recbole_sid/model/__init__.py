@@ -1,0 +1,1 @@
+"""What RecBole sees: one recommender over a tokenizer and a generator."""

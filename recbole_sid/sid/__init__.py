@@ -1,0 +1,1 @@
+"""Semantic IDs themselves: table, collisions, trie, quality. Pure NumPy, no torch, no RecBole."""

@@ -1,0 +1,1 @@
+"""Tokenizers: from what is known about items to their base codes."""

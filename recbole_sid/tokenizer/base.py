@@ -1,0 +1,191 @@
+"""What every tokenizer has in common: its input, its output, its settings and its seed."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+
+from recbole_sid.errors import InputError, preview
+from recbole_sid.settings import require
+
+logger = logging.getLogger("recbole_sid")
+
+MAX_LEVELS = 32
+MAX_CODES = 2**20
+
+
+@dataclass(frozen=True)
+class Items:
+    """The items of a catalogue, one row an item, in any order.
+
+    Attributes:
+        tokens: raw item ids, unique.
+        vectors: float32 (n_items, d), or None for tokenizers that need no vectors.
+
+    Raises:
+        InputError: no item, a repeated id, or vectors of another shape, of another type or not
+            finite.
+    """
+
+    tokens: tuple[str, ...]
+    vectors: np.ndarray | None
+
+    def __post_init__(self) -> None:
+        if not self.tokens:
+            raise InputError("there are no items to tokenize: the item set is empty")
+        if len(set(self.tokens)) < len(self.tokens):
+            twice = [token for token, count in Counter(self.tokens).items() if count > 1]
+            raise InputError(
+                f"{len(twice)} item ids appear more than once, but must be unique: {preview(twice)}"
+            )
+        if self.vectors is not None:
+            self._check_vectors(self.vectors)
+
+    def _check_vectors(self, vectors: np.ndarray) -> None:
+        if vectors.ndim != 2 or len(vectors) != len(self.tokens) or vectors.shape[1] == 0:
+            raise InputError(
+                f"item vectors have shape {vectors.shape}, but must be (n_items, dimensions) with "
+                f"n_items = {len(self.tokens)} and at least one dimension"
+            )
+        if vectors.dtype != np.float32:
+            raise InputError(
+                f"item vectors are {vectors.dtype}, but must be float32: convert them with "
+                "vectors.astype(numpy.float32)"
+            )
+        finite = np.isfinite(vectors).all(axis=1)  # (n_items,)
+        if not finite.all():
+            rows = np.flatnonzero(~finite)
+            raise InputError(
+                f"the vectors of {len(rows)} items hold NaN or infinite numbers, but must be "
+                f"finite: {preview(self.tokens[row] for row in rows)}. Encode these items again "
+                "or leave them out"
+            )
+
+    def take(self, rows: Sequence[int]) -> Items:
+        """The items at ``rows``, in that order."""
+        vectors = None if self.vectors is None else self.vectors[np.asarray(rows)]
+        return Items(tuple(self.tokens[row] for row in rows), vectors)
+
+
+class BaseCodes(NamedTuple):
+    """Codes as a tokenizer learns them, before any collision rule.
+
+    Attributes:
+        codes: int32 (n_items, L), rows as in the ``Items`` that were fitted.
+        sizes: codes available at each of the L levels; level l uses 0 … sizes[l] - 1.
+        report: plain data (numbers, texts, lists, dictionaries) on how the fit went; the same for
+            the same settings, items and seed.
+    """
+
+    codes: np.ndarray
+    sizes: tuple[int, ...]
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LevelSettings:
+    """How many levels, and how many codes at each."""
+
+    levels: int
+    codebook_size: list[int] | int
+
+    def __post_init__(self) -> None:
+        require(
+            1 <= self.levels <= MAX_LEVELS, "tokenizer_levels", self.levels, f"1 to {MAX_LEVELS}"
+        )
+        if isinstance(self.codebook_size, list):
+            require(
+                len(self.codebook_size) == self.levels,
+                "tokenizer_codebook_size",
+                self.codebook_size,
+                f"one number, or a list of tokenizer_levels = {self.levels} numbers",
+            )
+        for size in self.sizes:
+            require(
+                2 <= size <= MAX_CODES,
+                "tokenizer_codebook_size",
+                self.codebook_size,
+                f"2 to {MAX_CODES} at every level",
+            )
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Codes per level, (L,)."""
+        if isinstance(self.codebook_size, int):
+            return (self.codebook_size,) * self.levels
+        return tuple(self.codebook_size)
+
+
+S = TypeVar("S")
+
+
+class Tokenizer(ABC, Generic[S]):
+    """Learns the codes of a catalogue.
+
+    A tokenizer is deterministic on a CPU: the same settings, items and seed give every item the
+    same codes, whatever the order of the rows and the state of the global random numbers.
+
+    A new tokenizer sets ``Settings`` and ``needs_vectors`` and writes :meth:`fit_sorted`.
+
+    Attributes:
+        Settings: the frozen dataclass of its settings.
+        prefix: what stands before the names of its settings in the flat keys.
+        needs_vectors: whether ``Items.vectors`` must be there.
+        trains: whether fitting takes long enough to keep its codes in the cache.
+    """
+
+    Settings: ClassVar[type]
+    prefix: ClassVar[str] = "tokenizer_"
+    needs_vectors: ClassVar[bool]
+    trains: ClassVar[bool] = True
+
+    def __init__(self, settings: S, *, seed: int, device: torch.device, progress: bool) -> None:
+        """
+        Args:
+            settings: an instance of ``Settings``.
+            seed: 0 to 2**32 - 1; all randomness comes from it.
+            device: where tensors are computed.
+            progress: whether to show progress bars.
+        """
+        require(0 <= seed < 2**32, "seed", seed, "0 to 4294967295")
+        self.settings = settings
+        self.seed = seed
+        self.device = device
+        self.progress = progress
+
+    def fit(self, items: Items) -> BaseCodes:
+        """Learn the codes of ``items``; the rows of the result are the rows of ``items``.
+
+        Raises:
+            InputError: vectors are needed and missing, or do not fit the settings.
+        """
+        if self.needs_vectors and items.vectors is None:
+            raise InputError(
+                f"tokenizer {type(self).__name__} needs item vectors, but there are none: choose "
+                "text columns for the encoder (item_text_fields) or give item_embedding_file"
+            )
+        order = sorted(range(len(items.tokens)), key=items.tokens.__getitem__)
+        fitted = self.fit_sorted(items.take(order))
+        codes = np.empty_like(fitted.codes)
+        codes[np.asarray(order)] = fitted.codes
+        return fitted._replace(codes=codes)
+
+    @abstractmethod
+    def fit_sorted(self, items: Items) -> BaseCodes:
+        """Learn the codes of ``items``, whose rows come sorted by raw id."""
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's random numbers start from ``seed`` inside, and are as they were afterwards."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

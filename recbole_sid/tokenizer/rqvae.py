@@ -1,0 +1,239 @@
+"""RQ-VAE: an autoencoder whose bottleneck is a residual quantiser (TIGER, arXiv 2305.05065)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from recbole_sid.errors import InputError
+from recbole_sid.settings import require
+from recbole_sid.tokenizer.base import BaseCodes, Items, Tokenizer, logger, seeded
+from recbole_sid.tokenizer.code_use import code_use, describe, warn_if_collapsed
+from recbole_sid.tokenizer.losses import codebook_loss, commitment_loss, reconstruction_loss
+from recbole_sid.tokenizer.quantizer import Quantized, ResidualQuantizer
+from recbole_sid.tokenizer.vectors import VectorSettings, reduced, standardized
+
+ENCODE_ROWS = 16_384
+COLLAPSE_REMEDY = (
+    "keep tokenizer_kmeans_init on and tokenizer_restart_after small, lower tokenizer_commitment "
+    "or tokenizer_learning_rate, or use tokenizer rqkmeans, which cannot collapse this way"
+)
+
+
+@dataclass(frozen=True)
+class RQVAESettings(VectorSettings):
+    """Settings of :class:`RQVAE`."""
+
+    standardize: bool
+    hidden_sizes: list[int]
+    latent_dim: int
+    dropout: float
+    commitment: float
+    codebook_update: Literal["ema", "gradient"]
+    ema_decay: float
+    kmeans_init: bool
+    kmeans_init_sample: int | None
+    restart_after: int | None
+    optimizer: Literal["adam", "adamw", "adagrad"]
+    learning_rate: float
+    weight_decay: float
+    epochs: int
+    batch_size: int
+    log_every: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("latent_dim", "epochs", "batch_size", "log_every"):
+            value = vars(self)[name]
+            require(value >= 1, f"tokenizer_{name}", value, "at least 1")
+        for name in ("kmeans_init_sample", "restart_after"):
+            value = vars(self)[name]
+            ok = value is None or value >= 1
+            require(ok, f"tokenizer_{name}", value, "at least 1, or empty (~)")
+        for name in ("commitment", "weight_decay"):
+            value = vars(self)[name]
+            require(value >= 0, f"tokenizer_{name}", value, "at least 0")
+        for name in ("dropout", "ema_decay"):
+            value = vars(self)[name]
+            require(0 <= value < 1, f"tokenizer_{name}", value, "at least 0 and below 1")
+        require(self.learning_rate > 0, "tokenizer_learning_rate", self.learning_rate, "above 0")
+        require(
+            all(size >= 1 for size in self.hidden_sizes),
+            "tokenizer_hidden_sizes",
+            self.hidden_sizes,
+            "at least 1 in every layer",
+        )
+
+
+class Autoencoded(NamedTuple):
+    """What :class:`Autoencoder` makes of a batch.
+
+    Attributes:
+        latents: (B, d), encoder outputs before quantisation.
+        quantized: see :class:`~recbole_sid.tokenizer.quantizer.Quantized`.
+        decoded: (B, D), the vectors as reconstructed.
+    """
+
+    latents: Tensor
+    quantized: Quantized
+    decoded: Tensor
+
+
+class Autoencoder(nn.Module):
+    """Encoder, residual quantiser, and a decoder with the encoder's layers mirrored."""
+
+    def __init__(self, input_dim: int, settings: RQVAESettings) -> None:
+        super().__init__()
+        widths = [input_dim, *settings.hidden_sizes, settings.latent_dim]
+        self.encoder = _mlp(widths, settings.dropout)
+        self.quantizer = ResidualQuantizer(
+            settings.sizes, settings.latent_dim, settings.codebook_update, settings.ema_decay
+        )
+        self.decoder = _mlp(widths[::-1], settings.dropout)
+
+    def forward(self, vectors: Tensor) -> Autoencoded:
+        """Encode, quantise and decode ``vectors`` (B, D)."""
+        latents = self.encoder(vectors)  # (B, d)
+        quantized = self.quantizer(latents)
+        return Autoencoded(latents, quantized, self.decoder(quantized.quantized))
+
+
+class RQVAE(Tokenizer[RQVAESettings]):
+    """Trains an autoencoder on the item vectors and reads the codes off its bottleneck.
+
+    The loss is ||x - x'||² + Σ_l (||sg[r_l] - e_l||² + commitment · ||r_l - sg[e_l]||²); with
+    ``codebook_update: ema`` moving averages take the place of the middle term. The codes are those
+    of the last epoch, in evaluation mode.
+
+    A tokenizer that samples its batches in another way or has more terms in its loss overrides
+    :meth:`batches` or :meth:`losses`.
+    """
+
+    Settings: ClassVar[type] = RQVAESettings
+    needs_vectors: ClassVar[bool] = True
+
+    def fit_sorted(self, items: Items) -> BaseCodes:
+        assert items.vectors is not None
+        sizes = self.settings.sizes
+        prepared = reduced(items.vectors, self.settings.reduce_dim)
+        if self.settings.standardize:
+            prepared = standardized(prepared)
+        vectors = torch.from_numpy(prepared).to(self.device)  # (n, D)
+        with seeded(self.seed, self.device):
+            model = Autoencoder(vectors.shape[1], self.settings).to(self.device)
+            if self.settings.kmeans_init:
+                self._start_codebooks(model, vectors)
+            history, restarted = self._train(model, vectors)
+        codes = encode(model, vectors)
+        use = code_use(codes, sizes)
+        warn_if_collapsed(use, sizes, len(codes), self.settings.collapse_below, COLLAPSE_REMEDY)
+        report = {"epochs": self.settings.epochs, "restarted": restarted, "history": history, **use}
+        return BaseCodes(codes, sizes, report)
+
+    def batches(self, n_items: int) -> Iterator[Tensor]:
+        """Rows (B,) of the batches of one epoch: every item once, in random order."""
+        order = torch.randperm(n_items, device=self.device)
+        return iter(order.split(self.settings.batch_size))
+
+    def losses(self, output: Autoencoded, vectors: Tensor, rows: Tensor) -> dict[str, Tensor]:
+        """The weighted terms of the loss by name; what is trained is their sum.
+
+        Args:
+            output: what the model made of the batch.
+            vectors: (B, D), its input.
+            rows: (B,), the items of the batch.
+        """
+        residuals, chosen = output.quantized.residuals, output.quantized.chosen
+        terms = {
+            "reconstruction": reconstruction_loss(output.decoded, vectors),
+            "commitment": self.settings.commitment * commitment_loss(residuals, chosen),
+        }
+        if self.settings.codebook_update == "gradient":
+            terms["codebook"] = codebook_loss(residuals, chosen)
+        return terms
+
+    def _start_codebooks(self, model: Autoencoder, vectors: Tensor) -> None:
+        sample = self.settings.kmeans_init_sample
+        rows = torch.randperm(len(vectors), device=self.device)[:sample]
+        model.eval()
+        with torch.no_grad():
+            latents = model.encoder(vectors[rows])
+        model.quantizer.start_from(latents, np.random.RandomState(self.seed))
+
+    def _train(self, model: Autoencoder, vectors: Tensor) -> tuple[list[dict[str, Any]], int]:
+        """Train in place; returns an entry every ``log_every`` epochs, and the codes restarted."""
+        settings = self.settings
+        optimizer = _optimizer(model, settings)
+        history: list[dict[str, Any]] = []
+        restarted = 0
+        bar = tqdm(range(1, settings.epochs + 1), desc="rqvae epochs", disable=not self.progress)
+        for epoch in bar:
+            model.train()
+            totals: dict[str, Tensor] = {}
+            seen = 0
+            for rows in self.batches(len(vectors)):
+                batch = vectors[rows]
+                output = model(batch)
+                terms = self.losses(output, batch, rows)
+                optimizer.zero_grad()
+                torch.stack(list(terms.values())).sum().backward()
+                optimizer.step()
+                restarted += model.quantizer.follow(output.quantized, settings.restart_after)
+                seen += len(rows)
+                for name, term in terms.items():
+                    totals[name] = totals.get(name, 0) + term.detach() * len(rows)
+            means = {name: float(total) / seen for name, total in totals.items()}
+            loss = sum(means.values())
+            if not np.isfinite(loss):
+                raise InputError(
+                    f"the loss of the tokenizer is {loss} in epoch {epoch}: lower "
+                    f"tokenizer_learning_rate, which is {settings.learning_rate}"
+                )
+            bar.set_postfix(loss=f"{loss:.4g}")
+            if epoch % settings.log_every == 0 or epoch == settings.epochs:
+                use = code_use(encode(model, vectors), settings.sizes)
+                history.append({"epoch": epoch, "loss": loss, **means, **use})
+                parts = ", ".join(f"{name} {mean:.4g}" for name, mean in means.items())
+                logger.info("rqvae epoch %d: loss %.4g (%s); %s", epoch, loss, parts, describe(use))
+        return history, restarted
+
+
+@torch.no_grad()
+def encode(model: Autoencoder, vectors: Tensor) -> np.ndarray:
+    """Codes int32 (n, L) of ``vectors`` (n, D), without dropout."""
+    model.eval()
+    parts = [model.quantizer(model.encoder(part)).codes for part in vectors.split(ENCODE_ROWS)]
+    return torch.cat(parts).cpu().numpy().astype(np.int32)
+
+
+def _mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
+    """Linear layers with ReLU and dropout between them; none after the last."""
+    layers: list[nn.Module] = []
+    for width_in, width_out in pairwise(widths):
+        layers += [nn.Linear(width_in, width_out), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers[:-2])
+
+
+def _optimizer(model: Autoencoder, settings: RQVAESettings) -> torch.optim.Optimizer:
+    """The optimizer; code vectors get no weight decay, which would pull them from their items."""
+    codebooks = [p for p in model.quantizer.parameters() if p.requires_grad]
+    weights = [*model.encoder.parameters(), *model.decoder.parameters()]
+    groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": settings.weight_decay}]
+    if codebooks:
+        groups.append({"params": codebooks, "weight_decay": 0.0})
+    classes: dict[str, Any] = {
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "adagrad": torch.optim.Adagrad,
+    }
+    optimizer: torch.optim.Optimizer = classes[settings.optimizer](
+        groups, lr=settings.learning_rate
+    )
+    return optimizer

@@ -1,0 +1,312 @@
+"""Stage 2: RecBole's trainer, fed with whole sequences, evaluated on ranked ids, resumable.
+
+RecBole's loop of epochs, validation and early stopping stays as it is. What differs: an epoch runs
+over packed windows (or single prefixes) with a learning-rate schedule and mixed precision; evaluation
+takes ranked ids; the checkpoint is safetensors and plain data.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from recbole.trainer import Trainer
+from recbole.utils import set_color
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm import tqdm
+
+from recbole_sid.compat import tensorboard_in
+from recbole_sid.errors import InputError
+from recbole_sid.evaluation import TopKCollector, WeightedEvaluator
+from recbole_sid.generator import sequences as seq
+from recbole_sid.model.recommender import SIDRecommender, training_rows
+from recbole_sid.precision import resolve_precision
+from recbole_sid.seeds import stage_seed
+from recbole_sid.settings import build, require
+
+WEIGHTS_FORMAT = "recbole-sid-weights"
+STATE_FORMAT = "recbole-sid-training-state"
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of stage 2 beyond RecBole's own; defaults in ``properties/overall.yaml``."""
+
+    precision: Literal["auto", "float32", "bf16"]
+    lr_schedule: Literal["constant", "cosine", "inverse_sqrt"]
+    warmup_steps: int
+
+    def __post_init__(self) -> None:
+        require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
+
+
+class SIDTrainer(Trainer):
+    """Trains and evaluates a :class:`SIDRecommender`.
+
+    Files in the run folder: ``model.safetensors`` holds the weights of the best epoch,
+    ``training.pt`` everything needed to go on from the last epoch (tensors and plain data).
+    """
+
+    model: SIDRecommender
+
+    def __init__(self, config, model: SIDRecommender):
+        with tensorboard_in(config.run_folder):
+            super().__init__(config, model)
+        self.settings = build(TrainingSettings, config.final_config_dict)
+        self.dtype = resolve_precision(self.settings.precision, self.device)
+        self.eval_collector = TopKCollector(config, model.generator.catalogue)
+        self.evaluator = WeightedEvaluator(config)
+        self.saved_model_file = str(config.run_folder / "model.safetensors")
+        self.state_file: Path = config.run_folder / "training.pt"
+        self.data: TrainingData | None = None
+        self.scheduler: LambdaLR | None = None
+        self._to_restore: dict[str, Any] | None = None
+
+    def fit(
+        self,
+        train_data,
+        valid_data=None,
+        verbose=True,
+        saved=True,
+        show_progress=False,
+        callback_fn=None,
+    ):
+        self.data = TrainingData(train_data.dataset, self.config, self.model)
+        total = self.data.steps_per_epoch * self.epochs
+        self.scheduler = LambdaLR(
+            self.optimizer,
+            lambda step: lr_factor(
+                step, self.settings.lr_schedule, self.settings.warmup_steps, total
+            ),
+        )
+        torch.manual_seed(stage_seed(self.config["seed"], "generator training"))
+        if self._to_restore is not None:
+            self._restore(self._to_restore)
+        self.save_state = saved
+        return super().fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
+
+    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False) -> float:
+        """One pass over the training split; returns the mean loss of a batch."""
+        assert self.data is not None and self.scheduler is not None, "fit() prepares the data"
+        if self.save_state and epoch_idx > self.start_epoch:
+            self._save_state(epoch_idx)
+        self.model.train()
+        total = torch.zeros((), device=self.device)
+        batches = tqdm(
+            self.data.epoch(epoch_idx),
+            total=self.data.steps_per_epoch,
+            ncols=100,
+            desc=set_color(f"Train {epoch_idx:>5}", "pink"),
+            disable=not show_progress,
+        )
+        for step, batch in enumerate(batches):
+            self.optimizer.zero_grad(set_to_none=True)
+            on_device = [tensor.to(self.device) for tensor in batch]
+            with torch.autocast(
+                self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
+            ):
+                if self.model.generator.packs:
+                    loss = self.model.generator.packed_loss(*on_device)
+                else:
+                    loss = self.model.generator.prefix_loss(*on_device)
+            self._check_finite(loss, epoch_idx, step)
+            loss.backward()
+            if self.clip_grad_norm:
+                clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
+            self.optimizer.step()
+            self.scheduler.step()
+            total += loss.detach()
+            if show_progress and step % 20 == 0:
+                batches.set_postfix_str(f"loss {loss.item():.4f}", refresh=False)
+        return (total / self.data.steps_per_epoch).item()
+
+    def _check_finite(self, loss: Tensor, epoch: int, step: int) -> None:
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"stage 2: the loss is {loss.item()} in epoch {epoch}, batch {step}. Lower "
+                "learning_rate, raise warmup_steps, set clip_grad_norm: {max_norm: 1.0}, or use "
+                f"precision: float32. The best weights so far are in {self.saved_model_file}"
+            )
+
+    def _full_sort_batch_eval(self, batched_data):
+        interaction, _, positive_u, positive_i = batched_data
+        ranked = self.model.rank(interaction.to(self.device), max(self.config["topk"]))
+        return interaction, ranked, positive_u, positive_i
+
+    def evaluate(
+        self, eval_data, load_best_model=True, model_file=None, show_progress=False
+    ) -> OrderedDict | None:
+        """RecBole's metrics, and the SID-level figures of the same lists behind them."""
+        if not eval_data:
+            return None
+        if load_best_model:
+            load_weights(self.model, model_file or self.saved_model_file)
+        result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        result.update(self.eval_collector.sid_metrics())
+        return result
+
+    def _save_checkpoint(self, epoch, verbose=True, **kwargs) -> None:
+        path = kwargs.pop("saved_model_file", self.saved_model_file)
+        save_weights(self.model, path, epoch)
+        if verbose:
+            self.logger.info(set_color("Saving current", "blue") + f": {path}")
+
+    def _save_state(self, next_epoch: int) -> None:
+        """Write what the next epoch starts from."""
+        assert self.scheduler is not None
+        state = {
+            "format": STATE_FORMAT,
+            "sids": self.model.sids.fingerprint(),
+            "settings": self.config.settings_hash(),
+            "next_epoch": next_epoch,
+            "cur_step": int(self.cur_step),
+            "best_valid_score": float(self.best_valid_score),
+            "best_valid_result": _plain(self.best_valid_result),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": {"last_epoch": self.scheduler.last_epoch},
+            "random": torch.get_rng_state(),
+        }
+        temporary = self.state_file.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, self.state_file)
+
+    def resume_checkpoint(self, resume_file) -> None:
+        """Go on from a ``training.pt`` of the same settings and SIDs when ``fit`` is called.
+
+        Raises:
+            InputError: the file is of other settings, of other SIDs, or not ours.
+        """
+        try:
+            state = torch.load(resume_file, map_location=self.device, weights_only=True)
+        except Exception as error:
+            raise InputError(f"training state {resume_file} cannot be read: {error}") from error
+        if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
+            raise InputError(f"{resume_file} is not a training state of recbole_sid")
+        if state["sids"] != self.model.sids.fingerprint():
+            raise InputError(
+                f"training state {resume_file} was trained on other SIDs; run without --resume"
+            )
+        if state["settings"] != self.config.settings_hash():
+            raise InputError(
+                f"training state {resume_file} was made with other settings; run without --resume"
+            )
+        self._to_restore = state
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        assert self.scheduler is not None
+        self.start_epoch = state["next_epoch"]
+        self.cur_step = state["cur_step"]
+        self.best_valid_score = state["best_valid_score"]
+        self.best_valid_result = state["best_valid_result"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
+        self.scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+        torch.set_rng_state(state["random"].cpu())
+        self.logger.info(f"Resuming from epoch {self.start_epoch}")
+
+
+class TrainingData:
+    """The training split as sequences, and its batches epoch by epoch."""
+
+    def __init__(self, dataset, config, model: SIDRecommender):
+        window = config["MAX_ITEM_LIST_LENGTH"]
+        self.batch_size: int = config["train_batch_size"]
+        self.seed = stage_seed(config["seed"], "generator batches")
+        self.window = window
+        self.packs = model.generator.packs
+        self.sequences = seq.chain(*training_rows(dataset, config))
+        if self.packs:
+            self.windows = seq.windows(self.sequences, window, config["window_stride"])
+            n_rows = len(self.windows.starts)
+        else:
+            n_rows = self.sequences.n_targets
+        self.steps_per_epoch = seq.n_batches(n_rows, self.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[list[Tensor]]:
+        """Batches of one epoch; their order depends on the seed and the epoch alone."""
+        rng = np.random.default_rng([self.seed, epoch])
+        if self.packs:
+            batches: Iterator[tuple[np.ndarray, ...]] = seq.packed_batches(
+                self.sequences, self.windows, self.batch_size, rng
+            )
+        else:
+            batches = seq.prefix_batches(self.sequences, self.window, self.batch_size, rng)
+        for batch in batches:
+            yield [torch.from_numpy(array) for array in batch]
+
+
+def lr_factor(step: int, schedule: str, warmup_steps: int, total_steps: int) -> float:
+    """What the peak learning rate is multiplied with at ``step`` (0 is the first).
+
+    A linear warm-up to 1, then ``constant``; ``inverse_sqrt``: sqrt(warmup / step), TIGER's; or
+    ``cosine``: half a period down to 0 at ``total_steps``.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    if schedule == "constant":
+        return 1.0
+    if schedule == "inverse_sqrt":
+        return math.sqrt(max(warmup_steps, 1) / max(step, 1))
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def save_weights(model: SIDRecommender, path: str | Path, epoch: int) -> None:
+    """Write the weights as safetensors, with what they belong to; an existing file is replaced."""
+    metadata = {
+        "format": WEIGHTS_FORMAT,
+        "version": "1",
+        "sids": model.sids.fingerprint(),
+        "epoch": str(epoch),
+    }
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    temporary = f"{path}.tmp"
+    save_file(weights, temporary, metadata)
+    os.replace(temporary, path)
+
+
+def load_weights(model: SIDRecommender, path: str | Path) -> None:
+    """Load weights that ``save_weights`` wrote for the same SIDs.
+
+    Raises:
+        InputError: no such file, not ours, of other SIDs (another dataset), or of another shape.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"checkpoint {path} does not exist: train the run first")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        weights = load_file(path, device=str(model.device))
+    except Exception as error:
+        raise InputError(f"checkpoint {path} cannot be read: {error}") from error
+    if metadata.get("format") != WEIGHTS_FORMAT:
+        raise InputError(f"checkpoint {path} was not written by recbole_sid")
+    if metadata.get("sids") != model.sids.fingerprint():
+        raise InputError(
+            f"checkpoint {path} belongs to other items or other SIDs than this dataset's: use the "
+            "run folder's own dataset and sids.json, or train anew"
+        )
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(
+            f"checkpoint {path} does not fit the model's settings: {error}. Use the run folder's "
+            "own config.yaml"
+        ) from error
+
+
+def _plain(result: dict[str, Any] | None) -> dict[str, float] | None:
+    return None if result is None else {key: float(value) for key, value in result.items()}

@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+import torch
+
+from recbole_sid.errors import InputError
+from recbole_sid.generator import sequences as seq
+from tests.generator.catalogues import random_table, table, tiger
+from tests.generator.test_sequences import rows_of
+
+SIDS = random_table(np.random.default_rng(4), 25, (4, 5, 3), "dedup")
+USERS = torch.tensor([1, 2, 3])
+HISTORY = torch.tensor([[3, 7, 1, 0], [9, 0, 0, 0], [5, 6, 7, 8]])
+LENGTHS = torch.tensor([3, 1, 4])
+
+
+@pytest.mark.parametrize("user_tokens", [0, 5])
+@pytest.mark.parametrize("collision", ["none", "dedup"])
+def test_packed_and_prefix_training_have_the_same_loss_and_gradients(user_tokens, collision):
+    sids = random_table(np.random.default_rng(1), 25, (4, 5, 3), collision)
+    rng = np.random.default_rng(0)
+    rows = rows_of([rng.integers(1, 26, n).tolist() for n in (2, 7, 4, 5)], window=6)
+    data = seq.chain(*rows)
+    assert np.diff(data.offsets).max() <= 7, "all histories are within the window"
+    model = tiger(sids, window=6, user_tokens=user_tokens)
+
+    (packed,) = seq.packed_batches(data, seq.windows(data, 6, 1), 99, rng)
+    packed_loss = model.packed_loss(*map(torch.from_numpy, packed))
+    packed_grads = torch.autograd.grad(packed_loss, list(model.parameters()), allow_unused=True)
+    (single,) = seq.prefix_batches(data, 6, 99, rng)
+    prefix_loss = model.prefix_loss(*map(torch.from_numpy, single))
+    prefix_grads = torch.autograd.grad(prefix_loss, list(model.parameters()), allow_unused=True)
+
+    assert packed_loss.item() == pytest.approx(prefix_loss.item(), abs=1e-6)
+    for mine, other in zip(packed_grads, prefix_grads, strict=True):
+        if mine is not None or other is not None:
+            torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
+
+
+def test_positions_without_a_target_carry_no_loss():
+    model = tiger(SIDS)
+    whole = torch.tensor([[0, 0, 4, 9]])
+    loss = model.packed_loss(USERS[:1], torch.tensor([[3, 7, 1, 2]]), whole)
+    parts = [
+        model.prefix_loss(
+            USERS[:1], torch.tensor([[3, 7, 1, 2]]), torch.tensor([n]), torch.tensor([target])
+        )
+        for n, target in [(3, 4), (4, 9)]
+    ]
+    assert loss.item() == pytest.approx(torch.stack(parts).mean().item(), abs=1e-6)
+
+
+def test_loss_is_the_mean_negative_log_likelihood_of_the_codes():
+    model = tiger(SIDS)
+    targets = torch.tensor([2, 4, 6])
+    loss = model.prefix_loss(USERS, HISTORY, LENGTHS, targets)
+    scores = model.log_likelihood(USERS, HISTORY, LENGTHS, targets[:, None])
+    assert loss.item() == pytest.approx(-scores.mean().item() / SIDS.n_levels, abs=1e-6)
+
+
+@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
+@pytest.mark.parametrize("collision", ["none", "dedup"])
+def test_beam_search_of_the_network_is_its_brute_force_ranking(attention, collision):
+    sids = random_table(np.random.default_rng(2), 25, (3, 3), collision)
+    model = tiger(sids, encoder_attention=attention, training="prefix", user_tokens=3)
+    n = sids.n_items
+    with torch.no_grad():
+        everything = torch.arange(1, n + 1).expand(3, n)
+        exact = model.log_likelihood(USERS, HISTORY, LENGTHS, everything)
+        for width in (2, 5, n):
+            ranked = model.rank(USERS, HISTORY, LENGTHS, n, width)
+            for user in range(3):
+                items = ranked.items[user][ranked.items[user] > 0]
+                torch.testing.assert_close(
+                    ranked.scores[user, : len(items)],
+                    exact[user, items - 1],
+                    atol=1e-5,
+                    rtol=1e-5,
+                )
+        order = np.lexsort([np.array(sids.tokens), -exact[0].numpy().round(4)])
+        assert ranked.items[0].tolist() == (order + 1).tolist()
+
+
+def test_padding_and_the_rest_of_the_batch_change_nothing():
+    for attention in ("causal", "bidirectional"):
+        model = tiger(SIDS, encoder_attention=attention, training="prefix")
+        items = torch.tensor([[1, 2]] * 3)
+        together = model.log_likelihood(USERS, HISTORY, LENGTHS, items)
+        for row in range(3):
+            length = int(LENGTHS[row])
+            alone = model.log_likelihood(
+                USERS[row : row + 1],
+                HISTORY[row : row + 1, :length],
+                LENGTHS[row : row + 1],
+                items[:1],
+            )
+            torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_a_causal_history_token_ignores_later_items_and_a_bidirectional_one_does_not():
+    changed = HISTORY.clone()
+    changed[2, 3] = 20
+    for attention, same in (("causal", True), ("bidirectional", False)):
+        model = tiger(SIDS, encoder_attention=attention, training="prefix")
+        before = model._encode(USERS, HISTORY, LENGTHS)[2, : 3 * SIDS.n_levels]
+        after = model._encode(USERS, changed, LENGTHS)[2, : 3 * SIDS.n_levels]
+        assert torch.allclose(before, after, atol=1e-6) is same
+
+
+def test_tokens_of_one_item_see_each_other():
+    # Items 1 and 2 differ in their last code only: the first token of the item must notice.
+    model = tiger(table([[0, 1, 0], [0, 1, 2]], (2, 2, 3)))
+    one = torch.ones(1, dtype=torch.int64)
+    first = model._encode(one, torch.tensor([[1]]), one)[0, 0]
+    second = model._encode(one, torch.tensor([[2]]), one)[0, 0]
+    assert not torch.allclose(first, second, atol=1e-4)
+
+
+def test_users_share_tokens_by_their_bucket():
+    model = tiger(SIDS, user_tokens=7)  # every bucket is a multiple of 7: all users share token 0
+    alike = torch.tensor([1, 2, 3])
+    items = torch.tensor([[1]] * 3)
+    same = model.log_likelihood(alike, HISTORY[:1].expand(3, -1), LENGTHS[:1].expand(3), items)
+    assert torch.allclose(same, same[0], atol=1e-6)
+    model = tiger(SIDS, user_tokens=5)
+    other = model.log_likelihood(alike, HISTORY[:1].expand(3, -1), LENGTHS[:1].expand(3), items)
+    assert not torch.allclose(other, other[0], atol=1e-4)
+
+
+def test_embeddings_start_at_the_scale_that_is_set():
+    model = tiger(SIDS, hidden_size=64, embedding_init=0.5)
+    weight = model.token_embedding.weight
+    assert weight[0].abs().sum() == 0
+    assert weight[1:].std().item() == pytest.approx(0.5, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"training": "packed", "encoder_attention": "bidirectional"}, "causal encoder"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"n_heads": 0}, "n_heads"),
+        ({"window_stride": 0}, "window_stride"),
+        ({"embedding_init": 0.0}, "embedding_init"),
+    ],
+)
+def test_settings_out_of_bounds_are_named(changes, named):
+    with pytest.raises(InputError, match=named):
+        tiger(SIDS, **changes)

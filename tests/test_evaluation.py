@@ -1,0 +1,143 @@
+"""Ranked ids into RecBole's metrics: equal to RecBole where it is right, and right where it is not."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recbole_sid.compat import numpy_aliases
+from recbole_sid.evaluation import TopKCollector, WeightedEvaluator, expected_hits
+from recbole_sid.generator.beam import Ranked
+from recbole_sid.generator.catalogue import Catalogue
+from tests.generator.catalogues import table
+
+RANKING = ["Recall", "NDCG", "MRR", "Hit", "Precision", "MAP"]
+
+
+class Settings(dict):
+    """What RecBole's collector and evaluator read of a Config."""
+
+    def __init__(self, topk: list[int], metrics: list[str]):
+        super().__init__(
+            topk=topk,
+            metrics=metrics,
+            device=torch.device("cpu"),
+            eval_args={"mode": {"valid": "full", "test": "full"}},
+            metric_decimal_place=6,
+        )
+
+
+def evaluate(catalogue: Catalogue, ranked: Ranked, targets: list[int], topk: list[int]) -> dict:
+    numpy_aliases()
+    config = Settings(topk, RANKING)
+    collector = TopKCollector(config, catalogue)
+    positives = torch.tensor(targets)
+    half = max(1, len(targets) // 2)
+    for part in (slice(0, half), slice(half, None)):  # as two batches
+        batch = Ranked(*(field[part] for field in ranked))
+        if len(batch.items):
+            rows = torch.arange(len(batch.items))
+            collector.eval_batch_collect(batch, None, rows, positives[part])
+    result = WeightedEvaluator(config).evaluate(collector.get_data_struct())
+    return dict(result) | collector.sid_metrics()
+
+
+def ranked_of(catalogue: Catalogue, rows: list[list[int]]) -> Ranked:
+    items = torch.tensor(rows)
+    leaf = catalogue.leaf_of_item
+    sizes = torch.where(items > 0, (leaf[None, None, 1:] == leaf[items][..., None]).sum(-1), 1)
+    return Ranked(items, -torch.arange(items.shape[1]).float().expand(items.shape), sizes)
+
+
+UNIQUE = Catalogue(table([[i // 3, i % 3] for i in range(9)], (3, 3)))
+# Items 1, 2, 3 share a SID, so do 4 and 5; 6 and 7 stand alone.
+COLLIDED = Catalogue(table([[0, 0]] * 3 + [[0, 1]] * 2 + [[1, 0], [1, 1]], (2, 2)))
+
+
+def test_metrics_by_hand():
+    result = evaluate(UNIQUE, ranked_of(UNIQUE, [[4, 2, 7], [1, 2, 3]]), [2, 9], [1, 3])
+    assert result["recall@1"] == 0
+    assert result["recall@3"] == 0.5
+    assert result["mrr@3"] == 0.25
+    assert result["ndcg@3"] == pytest.approx(0.5 / np.log2(3), abs=1e-6)
+    assert result["generated@3"] == 1
+
+
+def test_an_all_wrong_model_scores_exactly_zero_on_every_metric_at_every_k():
+    topk = list(range(1, 10))
+    for target in range(1, 10):
+        others = [item for item in range(1, 10) if item != target]
+        for generated in range(0, 9):
+            row = others[:generated] + [0] * (9 - generated)
+            result = evaluate(UNIQUE, ranked_of(UNIQUE, [row]), [target], topk)
+            accuracy = {k: v for k, v in result.items() if not k.startswith("generated")}
+            assert set(accuracy.values()) == {0.0}
+            assert result["generated@9"] == pytest.approx(generated / 9, abs=1e-6)
+
+
+def test_a_hit_in_a_group_of_three_is_credited_a_third_at_each_of_its_ranks():
+    ranked = ranked_of(COLLIDED, [[6, 1, 2, 3, 7]])
+    for target in (1, 2, 3):
+        result = evaluate(COLLIDED, ranked, [target], [1, 2, 3, 4, 5])
+        recall = [result[f"recall@{k}"] for k in (1, 2, 3, 4, 5)]
+        assert recall == pytest.approx([0, 1 / 3, 2 / 3, 1, 1], abs=1e-6)
+        assert result["mrr@5"] == pytest.approx((1 / 2 + 1 / 3 + 1 / 4) / 3, abs=1e-6)
+        assert result["sid_recall@2"] == 1
+
+
+def test_a_group_cut_by_the_end_of_the_list_keeps_its_share():
+    ranked = ranked_of(COLLIDED, [[6, 4, 5, 1, 2]])
+    result = evaluate(COLLIDED, ranked, [3], [4, 5])
+    assert result["recall@4"] == pytest.approx(1 / 3, abs=1e-6)
+    assert result["recall@5"] == pytest.approx(2 / 3, abs=1e-6)
+
+
+def test_expected_hits_by_hand():
+    ranked = ranked_of(COLLIDED, [[6, 1, 2, 3], [4, 5, 6, 7], [6, 7, 4, 5]])
+    hits, weights = expected_hits(
+        ranked.items, ranked.group_sizes, torch.tensor([2, 1, 6]), COLLIDED
+    )
+    assert hits.tolist() == [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]]
+    assert weights.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1, 1])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.permutations([0, 1, 2, 3]), st.integers(1, 7), st.integers(1, 7))
+def test_credit_is_the_mean_metric_over_all_orders_inside_the_groups(groups, target, k):
+    members = [[1, 2, 3], [4, 5], [6], [7]]
+    orders = itertools.product(*(itertools.permutations(members[g]) for g in groups))
+    lists = [list(itertools.chain(*order)) for order in orders]
+    codes = [[i] for i in range(7)]
+    single = Catalogue(table([[c[0], 0] for c in codes], (7, 1)))  # every item its own SID
+    each = [evaluate(single, ranked_of(single, [items]), [target], [k]) for items in lists]
+    ours = evaluate(COLLIDED, ranked_of(COLLIDED, [lists[0]]), [target], [k])
+    for metric in ("recall", "ndcg", "mrr", "hit", "precision", "map"):
+        mean = np.mean([result[f"{metric}@{k}"] for result in each])
+        assert ours[f"{metric}@{k}"] == pytest.approx(mean, abs=2e-6)
+
+
+def test_equal_to_recboles_collector_on_a_score_matrix():
+    numpy_aliases()
+    rng = np.random.default_rng(0)
+    scores = torch.from_numpy(rng.normal(size=(40, 10))).float()
+    scores[:, 0] = -torch.inf
+    targets = torch.from_numpy(rng.integers(1, 10, 40))
+    config = Settings([1, 3, 5], [*RANKING, "ItemCoverage", "GiniIndex", "ShannonEntropy"])
+    rows = torch.arange(40)
+    results = []
+    for batch in (scores, ranked_of(UNIQUE, scores.topk(5).indices.tolist())):
+        collector = TopKCollector(config, UNIQUE)
+        collector.data_struct.set("data.num_items", 10)
+        collector.eval_batch_collect(batch, None, rows, targets)
+        results.append(WeightedEvaluator(config).evaluate(collector.get_data_struct()))
+    assert results[0] == results[1]
+
+
+def test_sid_recall_ignores_the_dedup_digit():
+    catalogue = Catalogue(table([[0, 0], [0, 0], [1, 1]], (2, 2), "dedup"))
+    result = evaluate(catalogue, ranked_of(catalogue, [[1, 3]]), [2], [1, 2])
+    assert result["recall@2"] == 0
+    assert result["sid_recall@1"] == 1
