@@ -129,7 +129,7 @@ def check_metrics(settings: Settings, ours: bool) -> None:
             raise InputError(
                 f"metric {metric!r} needs the score or rank of every item, but a semantic-ID model "
                 "generates only the best ones. Use Recall, NDCG, MRR, Hit …, or sampled "
-                "evaluation such as eval_args: {mode: uni100}"
+                "evaluation: eval_args: {split: {LS: valid_and_test}, order: TO, mode: uni100}"
             )
     valid = settings["valid_metric"]
     if not isinstance(valid, str) or valid.lower() not in columns:

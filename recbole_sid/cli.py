@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 from recbole_sid.errors import InputError, did_you_mean
 from recbole_sid.parsing import parse_command_line
 from recbole_sid.resources import resource_dir
 
-USAGE = """usage: recbole-sid [run] [--model NAME] [--dataset NAME] [--config_files "A.yaml B.yaml"] [--KEY VALUE …]
+USAGE = """usage: recbole-sid [run] [--model NAME] [--dataset NAME] [--KEY VALUE …]
 
 Trains and tests one model, ours or RecBole's, and writes everything into one folder.
 Without arguments: TIGER on ml-100k, which RecBole ships.
@@ -34,8 +35,8 @@ def run_command(arguments: Sequence[str]) -> None:
     values, _ = parse_command_line(arguments)
     files = str(values.get("config_files", "")).split()
     # The default model and dataset stand below everything that the user gives.
-    run(config_file_list=[str(resource_dir("properties") / "run.yaml"), *files],
-        command_line=[a for a in arguments])
+    defaults = str(resource_dir("properties") / "run.yaml")
+    run(config_file_list=[defaults, *files], command_line=arguments)
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"run": run_command}
@@ -47,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--help" in rest or "-h" in rest:
         print(USAGE)
         return 0
+    # RecBole 1.2.1 meets these on every run with the pandas and setuptools that it needs.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.")
+    warnings.filterwarnings("ignore", "pkg_resources is deprecated")
     name = rest.pop(0) if rest and not rest[0].startswith("-") else "run"
     try:
         if name not in COMMANDS:
@@ -56,6 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         COMMANDS[name](rest)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     return 0

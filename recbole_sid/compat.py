@@ -95,7 +95,13 @@ def get_model(name: str) -> Any:
                 f"model '{name}' needs packages that are not installed: "
                 f"pip install {' '.join(missing)}"
             )
-    return recbole.utils.get_model(name)
+    # Importing any sequential model imports SINE, which switches anomaly detection on for the whole
+    # process (recbole/model/sequential_recommender/sine.py:25) and so slows every backward pass.
+    before = torch.is_anomaly_enabled()
+    try:
+        return recbole.utils.get_model(name)
+    finally:
+        torch.autograd.set_detect_anomaly(before)
 
 
 def create_dataset(config: Any) -> Any:

@@ -243,32 +243,34 @@ class Config(recbole.config.Config):
         if spec is None:
             run_keys = settings.keys(RunSettings)
             general = [{key: overall[key] for key in run_keys}]
-            components = []
+            used: list[registry.ComponentSpec] = []
+            components: list[dict[str, Any]] = []
         else:
             general = [overall, read_yaml(resource_dir("properties") / "items.yaml")]
-            components = self._component_layers(spec)
+            used, components = self._component_layers(spec)
         ours = resource_dir("dataset_configs") / f"{dataset}.yaml"
+        tuned = _in_use(read_yaml(ours), used) if ours.is_file() else {}
         layers = [
             *stock("properties"),
             *general,
             *(stock("model") if spec is None else components),
             *stock("dataset"),
-            *([read_yaml(ours)] if ours.is_file() else []),
+            tuned,
             {"MODEL_TYPE": model_class.type},
             *stock("quick_start_config"),
         ]
         self.internal_config_dict = {k: v for values in layers for k, v in values.items()}
 
-    def _component_layers(self, spec: registry.ModelSpec) -> list[dict[str, Any]]:
-        """The defaults of the tokenizer, the generator and the model, for those that are chosen."""
+    def _component_layers(
+        self, spec: registry.ModelSpec
+    ) -> tuple[list[registry.ComponentSpec], list[dict[str, Any]]]:
+        """The tokenizer and the generator that are chosen; their defaults, and the model's."""
         names = {"tokenizer": spec.tokenizer, "generator": spec.generator}
         for kind in names:
             names[kind] = self.external_config_dict.get(kind, names[kind])
         used = [registry.tokenizer(names["tokenizer"]), registry.generator(names["generator"])]
-        own = {key for component in used for key in component.keys}
-        # A model may tune its own tokenizer; with another one in its place those keys mean nothing.
-        tuned = {k: v for k, v in spec.defaults.items() if k in own or not checks.owners_of(k)}
-        return [*(dict(component.defaults) for component in used), tuned, names]
+        layers = [dict(component.defaults) for component in used]
+        return used, [*layers, _in_use(spec.defaults, used), names]
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         internal, external = self.internal_config_dict, self.external_config_dict
@@ -325,6 +327,15 @@ class Config(recbole.config.Config):
         checks.check_interactions(final)
         if self.model_spec is not None:
             checks.check_items(final, self.tokenizer_spec.cls.needs_vectors)
+
+
+def _in_use(values: Mapping[str, Any], used: Sequence[registry.ComponentSpec]) -> dict[str, Any]:
+    """``values`` without the settings of other components than ``used``: they mean nothing then.
+
+    A model or a data set may tune its usual tokenizer, and the user may choose another one.
+    """
+    own = {key for component in used for key in component.keys}
+    return {k: v for k, v in values.items() if k in own or not checks.owners_of(k)}
 
 
 @contextmanager

@@ -1,13 +1,14 @@
 """Ranked item ids into RecBole's metrics: item level, no users x items matrix, no tie trap.
 
-RecBole's collector takes the top k of a score matrix. Where a model scores only some items, the rest
-tie at -inf and ``torch.topk`` fills the list with arbitrary real items that can hit. Here the list of
-generated ids is collected as it is: an empty place holds item 0, which is never a target.
+RecBole's collector takes the top k of a score matrix. Where a model scores only some items, the
+rest tie at -inf and ``torch.topk`` fills the list with arbitrary real items that can hit. Here the
+list of generated ids is collected as it is: an empty place holds item 0, which is never a target.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +28,8 @@ class TopKCollector(FixedCollector):
 
     A hit is an item. Where the target shares its SID with others (``collision: none``), the model
     cannot tell them apart: the c items of the SID take c neighbouring ranks in an order that means
-    nothing, so the hit is credited 1/c at each of these ranks, which is the expected metric over all
-    orders. A row is collected once for each rank that the target may have, with weight 1/c.
+    nothing, so the hit is credited 1/c at each of these ranks, which is the expected metric over
+    all orders. A row is collected once for each rank that the target may have, with weight 1/c.
     """
 
     def __init__(self, config: Config, catalogue: Catalogue):
@@ -65,8 +66,8 @@ class TopKCollector(FixedCollector):
     def sid_metrics(self) -> dict[str, float]:
         """SID-level figures of what was collected since the last call, and start anew.
 
-        ``sid_recall@k``: share of rows whose first k items include one with the target's SID (before
-        the collision rule); it counts collided items as hits and is at least recall@k.
+        ``sid_recall@k``: share of rows whose first k items include one with the target's SID
+        (before the collision rule); it counts collided items as hits and is at least recall@k.
         ``generated@k``: mean share of the first k places that hold a generated item.
         """
         if not self._extra["generated"]:
@@ -76,7 +77,9 @@ class TopKCollector(FixedCollector):
         decimals = self.config["metric_decimal_place"]
         result = {}
         for k in self.topk:
-            result[f"sid_recall@{k}"] = round(collected["sid_hits"][:, k - 1].mean().item(), decimals)
+            result[f"sid_recall@{k}"] = round(
+                collected["sid_hits"][:, k - 1].mean().item(), decimals
+            )
             share = collected["generated"][:, k - 1].mean().item() / k
             result[f"generated@{k}"] = round(share, decimals)
         return result
@@ -113,6 +116,8 @@ def expected_hits(
 
 class WeightedEvaluator(Evaluator):
     """RecBole's evaluator with rows weighted by ``rec.weight`` in every top-k metric."""
+
+    metric_class: dict[str, Any]
 
     def __init__(self, config: Config):
         super().__init__(config)

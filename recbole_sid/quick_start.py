@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,23 +11,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import recbole.quick_start.quick_start as stock
 import recbole.trainer
 import recbole.utils
 import torch
-import yaml
 from recbole.data.dataset import Dataset
-from recbole.utils import init_seed
+from recbole.utils import EvaluatorType, init_seed
 
-from recbole_sid import compat, registry
+from recbole_sid import compat, registry, run_folder
 from recbole_sid.config import Config
 from recbole_sid.errors import InputError
-from recbole_sid.logs import log_to
+from recbole_sid.logs import RunLog, logging_run
 from recbole_sid.model.recommender import SIDRecommender
+from recbole_sid.settings import build
 from recbole_sid.sid.quality import quality
 from recbole_sid.sid.table import SemanticIDs
-from recbole_sid.trainer import SIDTrainer, load_weights
+from recbole_sid.trainer import SIDTrainer, TrainingSettings, read_state
 from recbole_sid.version import __version__
+from recbole_sid.weights import load_weights
 
 logger = logging.getLogger("recbole_sid")
 
@@ -67,98 +66,167 @@ def run(
     Returns:
         What ``recbole.quick_start.run_recbole`` returns (``best_valid_score``,
         ``valid_score_bigger``, ``best_valid_result``, ``test_result``) and ``sid`` (quality of the
-        SIDs), ``run_folder`` and ``timing``.
+        SIDs), ``run_folder``, ``timing`` and what identifies the run (``model``, ``dataset``,
+        ``settings_hash``, ``inputs_hash``, ``recbole_sid``). ``best_valid_score`` is None when
+        nothing was validated.
 
     Raises:
         InputError: bad input, before anything is trained or overwritten.
     """
-    config = Config(model, dataset, config_file_list, config_dict, command_line)
-    folder = config.run_folder
-    finished = _refuse_or_reuse(config, folder)
+    config = checked_config(model, dataset, config_file_list, config_dict, command_line)
+    _refuse_what_run_lacks(config)
+    finished = run_folder.stored_result(config)
     if finished is not None:
         return finished
-    folder.mkdir(parents=True, exist_ok=True)
-    with log_to(folder / "run.log"):
-        return _run(config, folder, saved)
+    with logging_run() as log:
+        return _run(config, log, saved)
 
 
-def _run(config: Config, folder: Path, saved: bool) -> dict[str, Any]:
+def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
     clock = Clock()
-    (folder / "config.yaml").write_text(yaml.safe_dump(config.to_plain(), sort_keys=True))
-    logger.info("%s on %s, run folder %s", config["model"], config["dataset"], folder)
+    logger.info("%s on %s, run folder %s", config["model"], config["dataset"], config.run_folder)
     with clock("data"):
+        inputs = run_folder.inputs_hash(config)  # before they can change under a long run
         init_seed(config["seed"], config["reproducibility"])
-        data = compat.create_dataset(config)
+        data, loaders = read_data(config)
+        train_data, valid_data, test_data = loaders
         logger.info(data)
-        train_data, valid_data, test_data = compat.data_preparation(config, data)
     with clock("tokenize"):
         init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
         recommender = compat.get_model(config["model"])(config, train_data.dataset)
         recommender = recommender.to(config["device"])
-        if isinstance(recommender, SIDRecommender):
-            recommender.sids.save(folder / "sids.json")
-    logger.info(recommender)
+    state_file = config.run_folder / run_folder.STATE
+    resuming = config.run.resume and state_file.is_file()
+    if resuming:
+        read_state(state_file, config, recommender)
+    # Bad input has been refused by now: only from here on is anything written.
+    folder = run_folder.start(config)
+    log.write_to(folder / run_folder.LOG)
+    if isinstance(recommender, SIDRecommender):
+        recommender.sids.save(folder / run_folder.SIDS)
+    n_parameters = sum(p.numel() for p in recommender.parameters() if p.requires_grad)
+    logger.info("Stage 2: %s, %s parameters", config["model"], f"{n_parameters:,}")
     trainer = trainer_class(config)(config, recommender)
-    if isinstance(trainer, SIDTrainer) and config.run.resume and trainer.state_file.is_file():
-        trainer.resume_checkpoint(trainer.state_file)
+    if resuming:
+        trainer.resume_checkpoint(state_file)
+    show = bool(config["show_progress"])
     with clock("train"):
         best_score, best_result = trainer.fit(
-            train_data, valid_data, saved=saved, show_progress=bool(config["show_progress"])
+            train_data, valid_data, saved=saved, show_progress=show
         )
     with clock("test"):
-        test_result = trainer.evaluate(
-            test_data, load_best_model=saved, show_progress=bool(config["show_progress"])
-        )
+        test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=show)
     result = {
-        "best_valid_score": float(best_score),
+        # RecBole's score is infinite when nothing was validated (eval_step: 0).
+        "best_valid_score": float(best_score) if np.isfinite(best_score) else None,
         "valid_score_bigger": bool(config["valid_metric_bigger"]),
         "best_valid_result": _plain(best_result),
         "test_result": _plain(test_result),
     }
     if isinstance(recommender, SIDRecommender):
         result["sid"] = {f"sid/{key}": v for key, v in quality(recommender.sids).items()}
-    timing = clock.report()
     identity = {
         "model": config["model"],
         "dataset": config["dataset"],
         "settings_hash": config.settings_hash(),
+        "inputs_hash": inputs,
         "recbole_sid": __version__,
     }
-    _write_json(folder / "timing.json", timing)
-    _write_json(folder / "result.json", identity | result)
-    (folder / "training.pt").unlink(missing_ok=True)
-    logger.info("best valid: %s", best_result)
-    logger.info("test: %s", test_result)
+    result = identity | result
+    timing = clock.report()
+    run_folder.write_json(folder / run_folder.TIMING, timing)
+    run_folder.write_json(folder / run_folder.RESULT, result)
+    (folder / run_folder.STATE).unlink(missing_ok=True)
+    logger.info("best valid: %s", result["best_valid_result"])
+    logger.info("test: %s", result["test_result"])
     logger.info("seconds: %s, results in %s", timing["seconds"], folder)
     return result | {"run_folder": str(folder), "timing": timing}
 
 
-def load(run_folder: str | Path) -> LoadedRun:
+def checked_config(*args: Any, **kwargs: Any) -> Config:
+    """``Config(…)``, with the settings of our trainer checked too."""
+    config = Config(*args, **kwargs)
+    if config.model_spec is not None and issubclass(config.model_spec.trainer, SIDTrainer):
+        build(TrainingSettings, config.final_config_dict)
+    return config
+
+
+def _refuse_what_run_lacks(config: Config) -> None:
+    for key in ("nproc", "world_size"):
+        count = config[key]
+        if isinstance(count, int) and count > 1:
+            raise InputError(f"setting '{key}' is {count}, but recbole_sid runs in one process")
+    if config.run.resume and config.model_spec is None:
+        raise InputError(
+            f"--resume goes on with models of recbole_sid, but '{config['model']}' is RecBole's: "
+            "leave it out"
+        )
+
+
+def read_data(config: Config) -> tuple[Dataset, tuple[Any, Any, Any]]:
+    """RecBole's dataset, and its loaders of the training, validation and test split.
+
+    Raises:
+        InputError: RecBole cannot read or split the files, nothing is left to train on, or the
+            lists that are scored are longer than the catalogue.
+    """
+    try:
+        data = compat.create_dataset(config)
+        loaders = compat.data_preparation(config, data)
+    except InputError:
+        raise
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise InputError(
+            f"RecBole cannot read or split the data in '{config['data_path']}': "
+            f"{type(error).__name__}: {str(error).rstrip('.')}. Look at the columns and their "
+            "types, and at the settings that filter and split (val_interval, "
+            "user_inter_num_interval, item_inter_num_interval, eval_args)"
+        ) from error
+    if len(loaders[0].dataset) == 0:
+        raise InputError(
+            f"the training split of '{config['dataset']}' is empty: no user has enough "
+            "interactions after filtering. Relax user_inter_num_interval, item_inter_num_interval "
+            "or val_interval"
+        )
+    n_items = data.item_num - 1
+    if config["eval_type"] is EvaluatorType.RANKING and max(config["topk"]) > n_items:
+        raise InputError(
+            f"setting 'topk' is {config['topk']}, but must be at most {n_items}, the number of "
+            f"items in '{config['dataset']}'"
+        )
+    for name, loader in zip(("validation", "test"), loaders[1:], strict=True):
+        if len(loader.dataset) == 0:
+            logger.warning("The %s split is empty: it is not measured", name)
+    return data, loaders
+
+
+def load(folder: str | Path) -> LoadedRun:
     """A finished run of ours again: config, data and model with its best weights.
 
     Args:
-        run_folder: the folder that :func:`run` wrote.
+        folder: the folder that :func:`run` wrote.
 
     Raises:
         InputError: not a run folder, a built-in RecBole model's, or its dataset has changed.
     """
-    folder = Path(run_folder)
-    for name in ("config.yaml", "sids.json", "model.safetensors"):
+    folder = Path(folder)
+    for name in (run_folder.CONFIG, run_folder.SIDS, run_folder.WEIGHTS):
         if not (folder / name).is_file():
             raise InputError(
-                f"'{folder}' has no {name}: it is not the folder of a finished run of a recbole_sid "
-                "model"
+                f"'{folder}' has no {name}: it is not the folder of a finished run of a "
+                "recbole_sid model"
             )
     config = Config(
-        config_file_list=[str(folder / "config.yaml")], config_dict={"output": str(folder)}
+        config_file_list=[str(folder / run_folder.CONFIG)], config_dict={"output": str(folder)}
     )
+    if config.model_spec is None:
+        raise InputError(f"'{folder}' holds a run of '{config['model']}', which is RecBole's model")
     compat.numpy_aliases()
     init_seed(config["seed"], config["reproducibility"])
-    dataset = compat.create_dataset(config)
-    loaders = compat.data_preparation(config, dataset)
-    sids = SemanticIDs.load(folder / "sids.json")
-    model = SIDRecommender(config, loaders[0].dataset, sids).to(config["device"])
-    load_weights(model, folder / "model.safetensors")
+    dataset, loaders = read_data(config)
+    sids = SemanticIDs.load(folder / run_folder.SIDS)
+    model = config.model_spec.recommender(config, loaders[0].dataset, sids).to(config["device"])
+    load_weights(model, folder / run_folder.WEIGHTS)
     model.eval()
     return LoadedRun(config, dataset, model, *loaders)
 
@@ -189,13 +257,13 @@ _STOCK = {"Config": stock.Config, "get_model": stock.get_model, "get_trainer": s
 
 
 def register() -> None:
-    """Let RecBole's own ``run_recbole``, ``objective_function`` and ``HyperTuning`` find our models.
+    """Let RecBole's own ``run_recbole``, ``objective_function`` and ``HyperTuning`` find ours.
 
     It replaces three names in ``recbole.quick_start.quick_start``: ``Config``, ``get_model`` and
     ``get_trainer``. This is the one place where RecBole is patched; :func:`unregister` undoes it.
     ``Config`` then also reads ``sys.argv``, as RecBole's does.
     """
-    stock.Config = partial(Config, command_line=None)
+    stock.Config = partial(checked_config, command_line=None)
     stock.get_model = compat.get_model
     stock.get_trainer = _get_trainer
 
@@ -214,7 +282,7 @@ def _get_trainer(model_type: Any, model_name: str) -> Any:
 
 
 class Clock:
-    """Seconds of every stage, and the peak memory of the process."""
+    """Seconds of every stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -226,45 +294,22 @@ class Clock:
         self.seconds[stage] = round(time.perf_counter() - start, 3)
 
     def report(self) -> dict[str, Any]:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        kilobyte = 1 if sys.platform == "darwin" else 1024
         return {
             "seconds": self.seconds | {"total": round(sum(self.seconds.values()), 3)},
-            "peak_memory_mb": round(peak * kilobyte / 2**20, 1),
+            "peak_memory_mb": peak_memory_mb(),
             "threads": torch.get_num_threads(),
         }
 
 
-def _refuse_or_reuse(config: Config, folder: Path) -> dict[str, Any] | None:
-    """The stored result of a finished run of the same settings; an error where work would be lost."""
-    if config.run.overwrite:
+def peak_memory_mb() -> float | None:
+    """The most memory that this process has held, in MiB; None where Python cannot tell."""
+    if sys.platform == "win32":
         return None
-    done = folder / "result.json"
-    if done.is_file():
-        result = json.loads(done.read_text())
-        if result.get("settings_hash") != config.settings_hash():
-            raise InputError(
-                f"'{folder}' holds a run of other settings. Choose another --output, or "
-                "--overwrite to replace it"
-            )
-        logger.warning(
-            "This run is finished already, its stored result follows; --overwrite runs it again. %s",
-            folder,
-        )
-        timing = json.loads((folder / "timing.json").read_text())
-        return result | {"run_folder": str(folder), "timing": timing}
-    if (folder / "training.pt").is_file() and not config.run.resume:
-        raise InputError(
-            f"'{folder}' holds an unfinished run. Go on with --resume, or start anew with --overwrite"
-        )
-    return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 2**20, 1)
 
 
 def _plain(result: Mapping[str, Any] | None) -> dict[str, float] | None:
     return None if result is None else {key: float(value) for key, value in result.items()}
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(values, indent=2) + "\n")
-    os.replace(temporary, path)

@@ -48,7 +48,7 @@ def keys(cls: type, prefix: str = "") -> list[str]:
 
 
 def require(condition: bool, key: str, value: object, bound: str, remedy: str = "") -> None:
-    """Raise :class:`InputError` "``key`` is ``value``, but must be ``bound``" unless ``condition``."""
+    """Unless ``condition``: :class:`InputError` "``key`` is ``value``, but must be ``bound``"."""
     if not condition:
         end = f". {remedy}" if remedy else ""
         raise InputError(f"setting '{key}' is {value!r}, but must be {bound}{end}")
@@ -89,7 +89,9 @@ def _coerce(key: str, value: Any, hint: Any) -> Any:
         # 1e3 arrives as a float from YAML; a whole number in any spelling is accepted.
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        require(isinstance(value, int) and not isinstance(value, bool), key, value, "a whole number")
+        require(
+            isinstance(value, int) and not isinstance(value, bool), key, value, "a whole number"
+        )
         return value
     if hint is bool:
         require(isinstance(value, bool), key, value, "true or false")

@@ -1,12 +1,13 @@
 """Stage 2: RecBole's trainer, fed with whole sequences, evaluated on ranked ids, resumable.
 
 RecBole's loop of epochs, validation and early stopping stays as it is. What differs: an epoch runs
-over packed windows (or single prefixes) with a learning-rate schedule and mixed precision; evaluation
-takes ranked ids; the checkpoint is safetensors and plain data.
+over packed windows (or single prefixes) with a learning-rate schedule and mixed precision;
+evaluation takes ranked ids; the checkpoint is safetensors and plain data.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections import OrderedDict
@@ -19,36 +20,70 @@ import numpy as np
 import torch
 from recbole.trainer import Trainer
 from recbole.utils import set_color
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
+from recbole_sid import run_folder
 from recbole_sid.compat import tensorboard_in
-from recbole_sid.errors import InputError
+from recbole_sid.errors import InputError, preview
 from recbole_sid.evaluation import TopKCollector, WeightedEvaluator
 from recbole_sid.generator import sequences as seq
 from recbole_sid.model.recommender import SIDRecommender, training_rows
 from recbole_sid.precision import resolve_precision
 from recbole_sid.seeds import stage_seed
 from recbole_sid.settings import build, require
+from recbole_sid.weights import load_weights, save_weights
 
-WEIGHTS_FORMAT = "recbole-sid-weights"
 STATE_FORMAT = "recbole-sid-training-state"
+LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop")
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Settings of stage 2 beyond RecBole's own; defaults in ``properties/overall.yaml``."""
+    """Settings of stage 2; the defaults of the first three stand in ``properties/overall.yaml``.
+
+    The others are RecBole's: what this trainer would not do is refused.
+    """
 
     precision: Literal["auto", "float32", "bf16"]
     lr_schedule: Literal["constant", "cosine", "inverse_sqrt"]
     warmup_steps: int
+    learner: str
+    clip_grad_norm: dict | None
+    enable_amp: bool
+    enable_scaler: bool
+    shuffle: bool
+    transform: str | None
+    train_neg_sample_args: dict
 
     def __post_init__(self) -> None:
         require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
+        # RecBole takes Adam for a name that it does not know.
+        require(
+            self.learner.lower() in LEARNERS, "learner", self.learner, "one of " + preview(LEARNERS)
+        )
+        clip = self.clip_grad_norm
+        require(
+            clip is None or ("max_norm" in clip and clip.keys() <= {"max_norm", "norm_type"}),
+            "clip_grad_norm",
+            clip,
+            "empty (~) or {max_norm: NUMBER}",
+        )
+        require(not self.enable_amp, "enable_amp", True, "False", "Use precision: bf16.")
+        require(not self.enable_scaler, "enable_scaler", True, "False", "bf16 needs no scaler.")
+        remedy = "Semantic-ID models shuffle and batch the training sequences themselves."
+        require(self.shuffle, "shuffle", False, "True", remedy)
+        require(self.transform is None, "transform", self.transform, "empty (~)", remedy)
+        negatives = self.train_neg_sample_args
+        require(
+            negatives.get("distribution") == "none",
+            "train_neg_sample_args",
+            negatives,
+            "empty (~)",
+            "The loss is over all codes of a level.",
+        )
 
 
 class SIDTrainer(Trainer):
@@ -67,8 +102,8 @@ class SIDTrainer(Trainer):
         self.dtype = resolve_precision(self.settings.precision, self.device)
         self.eval_collector = TopKCollector(config, model.generator.catalogue)
         self.evaluator = WeightedEvaluator(config)
-        self.saved_model_file = str(config.run_folder / "model.safetensors")
-        self.state_file: Path = config.run_folder / "training.pt"
+        self.saved_model_file = str(config.run_folder / run_folder.WEIGHTS)
+        self.state_file: Path = config.run_folder / run_folder.STATE
         self.data: TrainingData | None = None
         self.scheduler: LambdaLR | None = None
         self._to_restore: dict[str, Any] | None = None
@@ -98,7 +133,8 @@ class SIDTrainer(Trainer):
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False) -> float:
         """One pass over the training split; returns the mean loss of a batch."""
-        assert self.data is not None and self.scheduler is not None, "fit() prepares the data"
+        assert self.data is not None, "fit() prepares the data"
+        assert self.scheduler is not None, "fit() prepares the schedule"
         if self.save_state and epoch_idx > self.start_epoch:
             self._save_state(epoch_idx)
         self.model.train()
@@ -133,10 +169,11 @@ class SIDTrainer(Trainer):
 
     def _check_finite(self, loss: Tensor, epoch: int, step: int) -> None:
         if not torch.isfinite(loss):
-            raise FloatingPointError(
+            raise InputError(
                 f"stage 2: the loss is {loss.item()} in epoch {epoch}, batch {step}. Lower "
                 "learning_rate, raise warmup_steps, set clip_grad_norm: {max_norm: 1.0}, or use "
-                f"precision: float32. The best weights so far are in {self.saved_model_file}"
+                "precision: float32. Weights of an earlier epoch, if there was one, are in "
+                f"{self.saved_model_file}"
             )
 
     def _full_sort_batch_eval(self, batched_data):
@@ -164,9 +201,11 @@ class SIDTrainer(Trainer):
 
     def _save_state(self, next_epoch: int) -> None:
         """Write what the next epoch starts from."""
-        assert self.scheduler is not None
+        assert self.data is not None, "fit() prepares the data"
+        assert self.scheduler is not None, "fit() prepares the schedule"
         state = {
             "format": STATE_FORMAT,
+            "data": self.data.fingerprint,
             "sids": self.model.sids.fingerprint(),
             "settings": self.config.settings_hash(),
             "next_epoch": next_epoch,
@@ -186,26 +225,18 @@ class SIDTrainer(Trainer):
         """Go on from a ``training.pt`` of the same settings and SIDs when ``fit`` is called.
 
         Raises:
-            InputError: the file is of other settings, of other SIDs, or not ours.
+            InputError: as :func:`read_state`.
         """
-        try:
-            state = torch.load(resume_file, map_location=self.device, weights_only=True)
-        except Exception as error:
-            raise InputError(f"training state {resume_file} cannot be read: {error}") from error
-        if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
-            raise InputError(f"{resume_file} is not a training state of recbole_sid")
-        if state["sids"] != self.model.sids.fingerprint():
-            raise InputError(
-                f"training state {resume_file} was trained on other SIDs; run without --resume"
-            )
-        if state["settings"] != self.config.settings_hash():
-            raise InputError(
-                f"training state {resume_file} was made with other settings; run without --resume"
-            )
-        self._to_restore = state
+        self._to_restore = read_state(resume_file, self.config, self.model)
 
     def _restore(self, state: dict[str, Any]) -> None:
-        assert self.scheduler is not None
+        assert self.data is not None, "fit() prepares the data"
+        assert self.scheduler is not None, "fit() prepares the schedule"
+        if state["data"] != self.data.fingerprint:
+            raise InputError(
+                f"training state {self.state_file} was made on other interactions: start anew with "
+                "--overwrite and without --resume"
+            )
         self.start_epoch = state["next_epoch"]
         self.cur_step = state["cur_step"]
         self.best_valid_score = state["best_valid_score"]
@@ -218,6 +249,30 @@ class SIDTrainer(Trainer):
         self.logger.info(f"Resuming from epoch {self.start_epoch}")
 
 
+def read_state(path: str | Path, config, model: SIDRecommender) -> dict[str, Any]:
+    """A ``training.pt``: tensors and plain data, read without running code from it.
+
+    Raises:
+        InputError: the file is of other settings, of other SIDs (another dataset), or not ours.
+    """
+    try:
+        state = torch.load(path, map_location=model.device, weights_only=True)
+    except Exception as error:
+        raise InputError(f"training state {path} cannot be read: {error}") from error
+    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
+        raise InputError(f"{path} is not a training state of recbole_sid")
+    for key, now, what in (
+        ("sids", model.sids.fingerprint(), "on other items or other SIDs"),
+        ("settings", config.settings_hash(), "with other settings"),
+    ):
+        if state[key] != now:
+            raise InputError(
+                f"training state {path} was made {what}: give the settings and data it was made "
+                "with, name another --output, or start anew with --overwrite and without --resume"
+            )
+    return state
+
+
 class TrainingData:
     """The training split as sequences, and its batches epoch by epoch."""
 
@@ -227,13 +282,23 @@ class TrainingData:
         self.seed = stage_seed(config["seed"], "generator batches")
         self.window = window
         self.packs = model.generator.packs
-        self.sequences = seq.chain(*training_rows(dataset, config))
+        rows = training_rows(dataset, config)
+        if not len(rows[0]):
+            raise InputError(f"the training split of '{config['dataset']}' is empty")
+        self.sequences = seq.chain(*rows)
         if self.packs:
             self.windows = seq.windows(self.sequences, window, config["window_stride"])
-            n_rows = len(self.windows.starts)
+            self.steps_per_epoch = seq.n_packed_batches(self.windows, self.batch_size)
         else:
-            n_rows = self.sequences.n_targets
-        self.steps_per_epoch = seq.n_batches(n_rows, self.batch_size)
+            self.steps_per_epoch = seq.n_prefix_batches(self.sequences, self.batch_size)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 hex of the sequences."""
+        digest = hashlib.sha256()
+        for array in vars(self.sequences).values():
+            digest.update(array.tobytes())
+        return digest.hexdigest()
 
     def epoch(self, epoch: int) -> Iterator[list[Tensor]]:
         """Batches of one epoch; their order depends on the seed and the epoch alone."""
@@ -262,50 +327,6 @@ def lr_factor(step: int, schedule: str, warmup_steps: int, total_steps: int) -> 
         return math.sqrt(max(warmup_steps, 1) / max(step, 1))
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def save_weights(model: SIDRecommender, path: str | Path, epoch: int) -> None:
-    """Write the weights as safetensors, with what they belong to; an existing file is replaced."""
-    metadata = {
-        "format": WEIGHTS_FORMAT,
-        "version": "1",
-        "sids": model.sids.fingerprint(),
-        "epoch": str(epoch),
-    }
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    temporary = f"{path}.tmp"
-    save_file(weights, temporary, metadata)
-    os.replace(temporary, path)
-
-
-def load_weights(model: SIDRecommender, path: str | Path) -> None:
-    """Load weights that ``save_weights`` wrote for the same SIDs.
-
-    Raises:
-        InputError: no such file, not ours, of other SIDs (another dataset), or of another shape.
-    """
-    if not Path(path).is_file():
-        raise InputError(f"checkpoint {path} does not exist: train the run first")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        weights = load_file(path, device=str(model.device))
-    except Exception as error:
-        raise InputError(f"checkpoint {path} cannot be read: {error}") from error
-    if metadata.get("format") != WEIGHTS_FORMAT:
-        raise InputError(f"checkpoint {path} was not written by recbole_sid")
-    if metadata.get("sids") != model.sids.fingerprint():
-        raise InputError(
-            f"checkpoint {path} belongs to other items or other SIDs than this dataset's: use the "
-            "run folder's own dataset and sids.json, or train anew"
-        )
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(
-            f"checkpoint {path} does not fit the model's settings: {error}. Use the run folder's "
-            "own config.yaml"
-        ) from error
 
 
 def _plain(result: dict[str, Any] | None) -> dict[str, float] | None:

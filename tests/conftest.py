@@ -1,5 +1,32 @@
-"""Shared by all tests: one thread, so that the numbers and the time do not depend on the machine."""
+"""Shared by all tests: one thread, so that numbers and time do not depend on the machine."""
 
+import pytest
 import torch
 
+import recbole_sid
+from tests.runs import SMALL
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _without_anomaly_detection():
+    """Stock RecBole, once it is asked for a sequential model, leaves it on for the process."""
+    torch.autograd.set_detect_anomaly(False)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A folder for caches that the session's runs share."""
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, cache):
+    """The result of one small run of TIGER, and its settings. Its folder is not to be changed."""
+    settings = {
+        **SMALL,
+        "cache_dir": cache,
+        "output": str(tmp_path_factory.mktemp("runs") / "trained"),
+    }
+    return recbole_sid.run("TIGER", "ml-100k", config_dict=settings), settings

@@ -113,7 +113,7 @@ def test_a_dataset_name_cannot_leave_the_data_folder(model, name):
 
 
 def test_missing_data(data):
-    with pytest.raises(InputError, match="data folder .*absent' does not exist.*--data_path"):
+    with pytest.raises(InputError, match=r"data folder .*absent' does not exist.*--data_path"):
         configure(data.parent / "absent")
     (data / "made.item").unlink()
     with pytest.raises(InputError, match=r"made\.item' does not exist"):

@@ -124,6 +124,17 @@ def test_a_model_tunes_only_its_own_tokenizer(table):
     assert "tokenizer_epochs" not in other
 
 
+def test_a_dataset_tunes_only_the_tokenizer_it_names(tmp_path, monkeypatch):
+    (tmp_path / "ml-100k.yaml").write_text("tokenizer_epochs: 3\nitem_text_fields: [class]\n")
+    real = config_module.resource_dir
+    folders = {"dataset_configs": tmp_path}
+    monkeypatch.setattr(config_module, "resource_dir", lambda name: folders.get(name) or real(name))
+    assert tiger()["tokenizer_epochs"] == 3
+    for other in (tiger(tokenizer="random"), Config("BPR", "ml-100k")):
+        assert "tokenizer_epochs" not in other
+        assert other["item_text_fields"] == ["class"]
+
+
 def test_recbole_models_keep_their_stock_settings(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["prog"])
     for model in ("BPR", "LightGCN", "GRU4Rec"):
@@ -191,6 +202,13 @@ def test_values_are_parsed_and_the_dictionary_stays_as_it_was(tmp_path):
     assert given == before
     assert given["eval_args"]["mode"] == "full"
     assert not (tmp_path / "ran").exists()
+
+
+def test_nested_settings_of_the_caller_stay_as_they_were():
+    given = {"train_neg_sample_args": {"distribution": "popularity"}}
+    config = Config("BPR", "ml-100k", config_dict=given)
+    assert config["train_neg_sample_args"]["sample_num"] == 1
+    assert given == {"train_neg_sample_args": {"distribution": "popularity"}}
 
 
 @pytest.mark.parametrize("model", ["TIGER", "SASRec", "BPR"])

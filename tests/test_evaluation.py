@@ -1,4 +1,4 @@
-"""Ranked ids into RecBole's metrics: equal to RecBole where it is right, and right where it is not."""
+"""Ranked ids into RecBole's metrics: equal where RecBole is right, and right where it is not."""
 
 import itertools
 

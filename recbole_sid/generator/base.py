@@ -20,6 +20,7 @@ class Generator(nn.Module, ABC):
     """
 
     Settings: ClassVar[type]
+    user_buckets: Tensor
 
     def __init__(self, settings: object, catalogue: Catalogue, window: int, user_buckets: Tensor):
         """

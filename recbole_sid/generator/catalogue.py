@@ -52,8 +52,11 @@ class Catalogue(nn.Module):
         return codes + self._offsets[level] + 1
 
     def branches(self, level: int) -> tuple[Tensor, Tensor]:
-        """CSR of one step down the trie: the children of node ``v`` at depth ``level`` are the nodes
-        ``first[v]`` to ``first[v + 1]`` of the next depth, and ``codes`` holds the code of each."""
+        """CSR of one step down the trie.
+
+        The children of node ``v`` at depth ``level`` are the nodes ``first[v]`` to ``first[v + 1]``
+        of the next depth, and ``codes`` holds the code of each.
+        """
         first, codes = getattr(self, f"_children_{level}"), getattr(self, f"_codes_{level}")
         return first, codes
 

@@ -73,9 +73,10 @@ def chain(
 ) -> Sequences:
     """Chain RecBole's prefix samples into sequences.
 
-    Row ``r`` continues row ``r - 1`` if the user is the same and its history is the previous history
-    plus the previous target (or the last ``W`` items of that, where histories are cut at ``W``).
-    Rows that continue nothing start a sequence of their own, so any split or pre-augmented file works.
+    Row ``r`` continues row ``r - 1`` if the user is the same and its history is the previous
+    history plus the previous target (or the last ``W`` items of that, where histories are cut at
+    ``W``). Rows that continue nothing start a sequence of their own, so any split or pre-augmented
+    file works.
 
     Args:
         users: (N,) user ids.
@@ -93,7 +94,7 @@ def chain(
     if n > 1:
         before, after = histories[:-1], histories[1:]
         length = lengths[:-1]
-        # What the previous row becomes with its target appended: grown, or shifted when it was full.
+        # The previous row with its target appended: grown, or shifted when it was full.
         grown = np.where(positions == length[:, None], targets[:-1, None], before)  # (N - 1, W)
         shifted = np.concatenate([before[:, 1:], targets[:-1, None]], axis=1)  # (N - 1, W)
         full = length == width
@@ -124,7 +125,7 @@ def windows(sequences: Sequences, window: int, stride: int) -> Windows:
     """Cut sequences into windows of at most ``window`` history items.
 
     Each target is trained exactly once. A sequence that fits is one window. A longer one is covered
-    by windows that move on by ``stride`` items (the last one is moved back to end with the sequence);
+    by windows that move on by ``stride`` items (the last is moved back to end with the sequence);
     a window's loss starts where the previous window's ended, so a target has at least
     ``window - stride + 1`` history items, and all that RecBole would give it with ``stride = 1``.
     """
@@ -151,8 +152,13 @@ def windows(sequences: Sequences, window: int, stride: int) -> Windows:
 def packed_batches(
     sequences: Sequences, cut: Windows, batch_size: int, rng: np.random.Generator
 ) -> Iterator[PackedBatch]:
-    """Batches of ``batch_size`` windows of similar length, in random order."""
-    for rows in _bucketed(cut.lengths, batch_size, rng, second_key=cut.first):
+    """Batches of windows of similar length with about ``batch_size`` samples, in random order."""
+    by_length = rng.permutation(len(cut.lengths))
+    by_length = by_length[np.lexsort([cut.first[by_length], cut.lengths[by_length]])]
+    samples = (cut.lengths - cut.first)[by_length]
+    batch = (np.cumsum(samples) - 1) // _at_least_a_window(cut, batch_size)
+    batches = np.split(by_length, np.flatnonzero(np.diff(batch)) + 1)
+    for rows in (batches[i] for i in rng.permutation(len(batches))):
         width = int(cut.lengths[rows].max())
         position = np.arange(width)
         inside = position < cut.lengths[rows, None]  # (B, T)
@@ -163,6 +169,11 @@ def packed_batches(
             history=np.where(inside, sequences.items[index], 0),
             targets=np.where(labelled, sequences.items[np.where(labelled, index + 1, 0)], 0),
         )
+
+
+def n_packed_batches(cut: Windows, batch_size: int) -> int:
+    """How many batches :func:`packed_batches` yields."""
+    return -(-int((cut.lengths - cut.first).sum()) // _at_least_a_window(cut, batch_size))
 
 
 def prefix_batches(
@@ -176,7 +187,10 @@ def prefix_batches(
     which = np.repeat(np.arange(len(n_targets)), n_targets)
     target = _ranges(sequences.offsets[:-1] + sequences.first_target, n_targets)
     lengths = np.minimum(window, target - sequences.offsets[which])
-    for rows in _bucketed(lengths, batch_size, rng):
+    by_length = rng.permutation(len(lengths))
+    by_length = by_length[np.argsort(lengths[by_length], kind="stable")]
+    batches = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
+    for rows in (batches[i] for i in rng.permutation(len(batches))):
         position = np.arange(int(lengths[rows].max()))
         inside = position < lengths[rows, None]  # (B, T)
         index = np.where(inside, (target - lengths)[rows, None] + position, 0)
@@ -188,23 +202,14 @@ def prefix_batches(
         )
 
 
-def n_batches(n_rows: int, batch_size: int) -> int:
-    """How many batches ``packed_batches`` or ``prefix_batches`` yield for ``n_rows`` rows."""
-    return -(-n_rows // batch_size)
+def n_prefix_batches(sequences: Sequences, batch_size: int) -> int:
+    """How many batches :func:`prefix_batches` yields."""
+    return -(-sequences.n_targets // batch_size)
 
 
-def _bucketed(
-    lengths: np.ndarray,
-    batch_size: int,
-    rng: np.random.Generator,
-    second_key: np.ndarray | None = None,
-) -> list[np.ndarray]:
-    """Random batches of rows of similar length, so that little is padded."""
-    shuffled = rng.permutation(len(lengths))
-    keys = [lengths[shuffled]] if second_key is None else [second_key[shuffled], lengths[shuffled]]
-    by_length = shuffled[np.lexsort(keys)]
-    batches = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
-    return [batches[i] for i in rng.permutation(len(batches))]
+def _at_least_a_window(cut: Windows, batch_size: int) -> int:
+    """No batch is smaller than one window; with this, samples / size batches, rounded up."""
+    return max(batch_size, int((cut.lengths - cut.first).max()))
 
 
 def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:

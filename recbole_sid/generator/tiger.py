@@ -3,15 +3,15 @@ Retrieval", arXiv 2305.05065).
 
 The encoder reads the codes of a user's history, the decoder writes the codes of the next item, one
 head a level. What the paper leaves open or does otherwise is a setting: it trains one sample a
-prefix with a bidirectional encoder (``training: prefix``, ``encoder_attention: bidirectional``); here
-the default packs all prefixes of a user into one pass, which needs an encoder that is causal over
-items. Positions are learned per item and per level, where the paper's T5 has relative biases.
+prefix with a bidirectional encoder (``training: prefix``, ``encoder_attention: bidirectional``);
+here the default packs all prefixes of a user into one pass, which needs an encoder that is causal
+over items. Positions are learned per item and per level, where the paper's T5 has relative biases.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from recbole_sid.generator.base import Generator
 from recbole_sid.generator.beam import Ranked, beam_search, rank_items
 from recbole_sid.generator.catalogue import Catalogue
+from recbole_sid.generator.dropout import Dropout
 from recbole_sid.generator.layers import DecoderLayer, EncoderLayer, KeyValue, init_weights
 from recbole_sid.settings import require
 
@@ -80,6 +81,7 @@ class Tiger(Generator):
     """Encoder-decoder with one head a level. See the module for the paper."""
 
     Settings = TigerSettings
+    _item_of_token: Tensor
 
     def __init__(
         self, settings: TigerSettings, catalogue: Catalogue, window: int, user_buckets: Tensor
@@ -107,14 +109,16 @@ class Tiger(Generator):
         self.decoder = nn.ModuleList(DecoderLayer(*shape) for _ in range(settings.decoder_layers))
         self.decoder_norm = nn.RMSNorm(hidden, eps=1e-6)
         self.heads = nn.ModuleList(nn.Linear(hidden, size, bias=False) for size in catalogue.sizes)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self.apply(init_weights)
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=settings.embedding_init)
         with torch.no_grad():
             self.token_embedding.weight[0].zero_()
-        self.register_buffer("_item_of_token", _item_of_token(window, n_levels, self._n_user), False)
+        self.register_buffer(
+            "_item_of_token", _item_of_token(window, n_levels, self._n_user), False
+        )
 
     @property
     def packs(self) -> bool:
@@ -124,6 +128,10 @@ class Tiger(Generator):
     def _n_user(self) -> int:
         """How many user tokens stand before the history: 0 or 1."""
         return 0 if self.user_embedding is None else 1
+
+    @property
+    def _decoder_layers(self) -> list[DecoderLayer]:
+        return cast("list[DecoderLayer]", list(self.decoder))
 
     def packed_loss(self, users: Tensor, history: Tensor, targets: Tensor) -> Tensor:
         # Positions before the first loss of the whole batch need no decoder.
@@ -195,7 +203,8 @@ class Tiger(Generator):
         return self._remember(encoded, (item < lengths[:, None])[:, None, None])
 
     def _remember(self, encoded: Tensor, mask: Tensor) -> Memory:
-        return Memory([layer.cross_attention.project(encoded) for layer in self.decoder], mask)
+        layers = [layer.cross_attention.project(encoded) for layer in self._decoder_layers]
+        return Memory(layers, mask)
 
     def _decode(self, memory: Memory, items: Tensor) -> Tensor:
         """Hidden states (B, C, L, hidden) that predict each level of ``items`` (B, C), teacher
@@ -220,7 +229,7 @@ class Tiger(Generator):
 
 
 class _BeamDecoder:
-    """Tiger for :func:`beam_search`: the history's keys and values once a user, beams as queries."""
+    """Tiger for :func:`beam_search`: the history's keys and values once a user, beams queries."""
 
     def __init__(self, model: Tiger, memory: Memory, batch_size: int):
         self.model, self.memory = model, memory
@@ -234,7 +243,7 @@ class _BeamDecoder:
             token = model.catalogue.token(level - 1, codes)
             x = x + model.token_embedding(token)  # (B, W, hidden)
             self._follow(parents)
-        for i, layer in enumerate(model.decoder):
+        for i, layer in enumerate(model._decoder_layers):
             x, self.past[i] = layer.step(x, self.past[i], self.memory.layers[i], self.memory.mask)
         return model.heads[level](model.decoder_norm(x))
 
@@ -252,5 +261,3 @@ def _item_of_token(window: int, n_levels: int, n_user: int) -> Tensor:
     """Which history item each encoder token belongs to; -1 for the user token, which all see."""
     items = torch.arange(window).repeat_interleave(n_levels)
     return torch.cat([torch.full((n_user,), -1), items])
-
-

@@ -27,8 +27,8 @@ class SIDRecommender(SequentialRecommender):
     """A sequential recommender that writes the next item's SID.
 
     Constructing it runs stage 1 (items to SIDs, cached) unless ``sids`` are given; training it is
-    stage 2. ``calculate_loss``, ``predict`` and ``full_sort_predict`` are RecBole's contract and work
-    with its own trainer; our trainer uses ``rank`` and the generator's losses instead.
+    stage 2. ``calculate_loss``, ``predict`` and ``full_sort_predict`` are RecBole's contract and
+    work with its own trainer; our trainer uses ``rank`` and the generator's losses instead.
     """
 
     input_type = InputType.POINTWISE

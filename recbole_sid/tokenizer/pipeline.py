@@ -1,8 +1,9 @@
 """Stage 1: the items of a dataset to SIDs, cached by content.
 
-The key of the cache covers the tokenizer, its settings, its seed, the item ids and the item vectors,
-and the vectors follow from every text and every setting of the encoder. Change one letter of one
-title and this stage runs again; change the learning rate of the generator and it does not.
+The key of the cache covers the tokenizer and its source, its settings, its seed, the item ids and
+the item vectors, and the vectors follow from every text and every setting of the encoder. Change
+one letter of one title and this stage runs again; change the learning rate of the generator and it
+does not.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("recbole_sid")
 
-# Raise it when a tokenizer's codes change for the same settings, so that no stale file is read.
+# Raise it when what tokenizers share gives other codes, so that no stale file is read.
 CACHE_VERSION = 1
 
 
@@ -57,9 +59,10 @@ def semantic_ids(config: Config, tokens: tuple[str, ...]) -> SemanticIDs:
     vectors = item_vectors(config, tokens) if tokenizer.needs_vectors else None
     items = Items(tokens, vectors)
     settings = {key: config[key] for key in spec.keys}
+    source = _source(spec.cls) if tokenizer.trains else None
     path = None
-    if tokenizer.trains:
-        key = _key(spec.name, settings, seed, items)
+    if source is not None:
+        key = _key([spec.name, source, settings, seed], items)
         path = config.run.cache_folder / "codes" / f"{key}.safetensors"
     if path is not None and path.is_file():
         base = SemanticIDs.load(path).aligned(tokens)
@@ -117,10 +120,19 @@ def item_texts(config: Config, tokens: tuple[str, ...]) -> list[str]:
     return prompt.render(table.aligned(tokens))
 
 
-def _key(name: str, settings: Mapping[str, Any], seed: int, items: Items) -> str:
+def _source(cls: type) -> str | None:
+    """sha256 hex of the file that defines ``cls``; None when it was typed into a session.
+
+    A third party's tokenizer changes while it is written, and its old codes must not come back.
+    """
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return None if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def _key(identity: list[Any], items: Items) -> str:
     """sha256 over all that the codes depend on; blind to the order of rows."""
     order = sorted(range(len(items.tokens)), key=items.tokens.__getitem__)
-    plain = [CACHE_VERSION, name, dict(settings), seed, [items.tokens[row] for row in order]]
+    plain = [CACHE_VERSION, *identity, [items.tokens[row] for row in order]]
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
     if items.vectors is not None:
         digest.update(np.ascontiguousarray(items.vectors[order]).tobytes())

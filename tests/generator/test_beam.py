@@ -41,7 +41,9 @@ class TableDecoder:
         return total
 
 
-def brute_force(decoder: TableDecoder, sids: SemanticIDs, user: int) -> list[tuple[float, str, int]]:
+def brute_force(
+    decoder: TableDecoder, sids: SemanticIDs, user: int
+) -> list[tuple[float, str, int]]:
     """All items of the catalogue, best first; items of one SID in raw-token order."""
     scored = [
         (-decoder.log_likelihood(user, codes), token, row + 1)

@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,9 +70,7 @@ def test_windows_by_hand():
     assert cut.first.tolist() == [0, 1, 2]
 
 
-users_items = st.lists(
-    st.lists(st.integers(1, 6), min_size=2, max_size=14), min_size=1, max_size=6
-)
+users_items = st.lists(st.lists(st.integers(1, 6), min_size=2, max_size=14), min_size=1, max_size=6)
 
 
 @given(users_items)
@@ -107,19 +104,35 @@ def test_prefix_batches_give_exactly_recboles_samples(items):
     found = []
     batches = seq.prefix_batches(seq.chain(*rows), WINDOW, 3, np.random.default_rng(1))
     for batch in batches:
-        found += triples(tuple(np.asarray(part) for part in (batch[0], batch[1], batch[2], batch[3])))
+        found += triples(
+            tuple(np.asarray(part) for part in (batch[0], batch[1], batch[2], batch[3]))
+        )
     assert sorted(found) == triples(rows)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_number_of_batches_and_their_order_follow_the_generator(batch_size):
-    data = seq.chain(*rows_of([[1, 2, 3], [4, 5], [6, 7, 8, 9], [1, 9]]))
+@given(users_items, st.integers(1, 12), st.integers(1, WINDOW))
+def test_packed_batches_hold_about_the_samples_asked_for_and_their_number_is_known(
+    items, batch_size, stride
+):
+    data = seq.chain(*rows_of(items))
+    cut = seq.windows(data, WINDOW, stride)
+    sizes = [
+        np.count_nonzero(batch.targets)
+        for batch in seq.packed_batches(data, cut, batch_size, np.random.default_rng(2))
+    ]
+    assert len(sizes) == seq.n_packed_batches(cut, batch_size)
+    assert sum(sizes) == data.n_targets
+    assert max(sizes) < max(batch_size, WINDOW) + WINDOW
+
+
+def test_batches_follow_the_generator_and_similar_lengths_stand_together():
+    data = seq.chain(*rows_of([[1, 2, 3, 4, 5], [4, 5], [6, 7, 8, 9, 1], [1, 9]]))
     cut = seq.windows(data, WINDOW, 2)
 
     def batches(seed: int) -> list[list[int]]:
         rng = np.random.default_rng(seed)
-        return [b.users.tolist() for b in seq.packed_batches(data, cut, batch_size, rng)]
+        return [sorted(b.users.tolist()) for b in seq.packed_batches(data, cut, 5, rng)]
 
-    assert len(batches(0)) == seq.n_batches(4, batch_size)
     assert batches(0) == batches(0)
-    assert sorted(sum(batches(3), [])) == [1, 2, 3, 4]
+    assert sorted(batches(0)) == [[1, 3], [2, 4]]
+    assert {tuple(batches(seed)[0]) for seed in range(9)} == {(1, 3), (2, 4)}

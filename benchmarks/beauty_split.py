@@ -1,0 +1,52 @@
+"""Check that Beauty comes out of RecBole's split as published: counts, and leave-one-out by file order.
+
+Usage: python benchmarks/beauty_split.py DATA_PATH
+where DATA_PATH/beauty holds beauty.inter (rows in per-user order, days with ties) and beauty.item.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from recbole_sid import compat
+from recbole_sid.config import Config
+
+
+def published_order(path: Path) -> dict[str, list[str]]:
+    """Each user's items in file order, which is the published order."""
+    sequences: dict[str, list[str]] = defaultdict(list)
+    with path.open(encoding="utf-8") as lines:
+        next(lines)
+        for line in lines:
+            user, item = line.split("\t")[:2]
+            sequences[user].append(item)
+    return sequences
+
+
+def main(data_path: str) -> None:
+    config = Config("TIGER", "beauty", config_dict={"data_path": data_path})
+    dataset = compat.create_dataset(config)
+    loaders = compat.data_preparation(config, dataset)
+    sequences = published_order(Path(data_path) / "beauty" / "beauty.inter")
+    window = config["MAX_ITEM_LIST_LENGTH"]
+    users = dataset.field2id_token["user_id"]
+    items = dataset.field2id_token["item_id"]
+    print(f"users {dataset.user_num - 1}, items {dataset.item_num - 1}", end=", ")
+    print(f"interactions {sum(map(len, sequences.values()))}")
+    for name, loader, back in (("valid", loaders[1], 2), ("test", loaders[2], 1)):
+        rows = loader.dataset.inter_feat
+        wrong = 0
+        for user, history, length, target in zip(
+            rows["user_id"], rows["item_id_list"], rows["item_length"], rows["item_id"], strict=True
+        ):
+            sequence = sequences[users[user]]
+            expected = sequence[: len(sequence) - back][-window:]
+            same = items[history[:length]].tolist() == expected and items[target] == sequence[-back]
+            wrong += not same
+        print(f"{name}: {len(rows)} users, {wrong} differ from the published leave-one-out split")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

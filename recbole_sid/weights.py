@@ -1,0 +1,58 @@
+"""Weights of a recommender as safetensors, with what they belong to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from recbole_sid.errors import InputError
+from recbole_sid.model.recommender import SIDRecommender
+
+WEIGHTS_FORMAT = "recbole-sid-weights"
+
+
+def save_weights(model: SIDRecommender, path: str | Path, epoch: int) -> None:
+    """Write the weights as safetensors, with what they belong to; an existing file is replaced."""
+    metadata = {
+        "format": WEIGHTS_FORMAT,
+        "version": "1",
+        "sids": model.sids.fingerprint(),
+        "epoch": str(epoch),
+    }
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    temporary = f"{path}.tmp"
+    save_file(weights, temporary, metadata)
+    os.replace(temporary, path)
+
+
+def load_weights(model: SIDRecommender, path: str | Path) -> None:
+    """Load weights that ``save_weights`` wrote for the same SIDs.
+
+    Raises:
+        InputError: no such file, not ours, of other SIDs (another dataset), or of another shape.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"checkpoint {path} does not exist: train the run first")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        weights = load_file(path, device=str(model.device))
+    except Exception as error:
+        raise InputError(f"checkpoint {path} cannot be read: {error}") from error
+    if metadata.get("format") != WEIGHTS_FORMAT:
+        raise InputError(f"checkpoint {path} was not written by recbole_sid")
+    if metadata.get("sids") != model.sids.fingerprint():
+        raise InputError(
+            f"checkpoint {path} belongs to other items or other SIDs than this dataset's: use the "
+            "run folder's own dataset and sids.json, or train anew"
+        )
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(
+            f"checkpoint {path} does not fit the model's settings: {error}. Use the run folder's "
+            "own config.yaml"
+        ) from error

@@ -1,0 +1,191 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from recbole_sid import cli
+from tests.runs import SMALL, snapshot, write_data
+
+ROOT = Path(__file__).resolve().parent.parent
+ITEMS = [f"i{n}" for n in range(8)]
+
+
+def rows(n_users: int = 10) -> list[tuple[str, str, int]]:
+    return [(f"u{u}", ITEMS[(u * 3 + i) % 8], i) for u in range(n_users) for i in range(6)]
+
+
+def settings_file(folder: Path, given: dict) -> str:
+    left_out = ("_num_interval", "codebook_size")
+    kept = {k: v for k, v in SMALL.items() if not k.endswith(left_out)}
+    cache = {"cache_dir": str(folder / "cache"), "topk": [3], "valid_metric": "NDCG@3"}
+    file = folder / "base.yaml"
+    file.write_text(yaml.safe_dump(kept | cache | given))
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with a data set, a file of settings and a finished run."""
+    folder = tmp_path_factory.mktemp("cli")
+    file = settings_file(folder, write_data(folder / "data", rows()))
+    code = cli.main(
+        ["--dataset=made", "--config_files", file, "--output", str(folder / "run"), "--seed", "7"]
+    )
+    assert code == 0
+    return folder
+
+
+@pytest.fixture
+def work(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    settings_file(tmp_path / "work", {"data_path": "data", "load_col": SMALL["load_col"]})
+    return tmp_path / "work"
+
+
+def test_what_the_command_line_sets_reaches_the_run(finished):
+    stored = yaml.safe_load((finished / "run" / "config.yaml").read_text())
+    assert (stored["model"], stored["dataset"], stored["seed"]) == ("TIGER", "made", 7)
+    assert (stored["topk"], stored["hidden_size"]) == ([3], 16)
+
+
+def test_both_spellings_and_the_command_itself(work):
+    base = ["run", "--dataset", "made", "--config_files=base.yaml"]
+    assert cli.main([*base, "--output=a", "--topk", "[2]", "--valid_metric=Recall@2"]) == 0
+    assert cli.main([*base, "--output", "b", "--topk=[2]", "--valid_metric", "Recall@2"]) == 0
+    assert (work / "a" / "result.json").read_bytes() == (work / "b" / "result.json").read_bytes()
+    assert "recall@2" in json.loads((work / "a" / "result.json").read_text())["test_result"]
+    assert cli.main([*base, "--output", "a", "--overwrite", "--model=Pop", "--topk=2",
+                     "--valid_metric=Recall@2", "--config_files=pop.yaml"]) == 2  # fmt: skip
+
+
+def test_help(capsys):
+    for arguments in (["--help"], ["-h"], ["run", "--help"], ["--model", "TIGER", "--help"]):
+        assert cli.main(arguments) == 0
+        shown = capsys.readouterr()
+        assert "usage: recbole-sid" in shown.out
+        assert shown.err == ""
+
+
+def table(codes: dict[str, list]) -> str:
+    Path("sids.json").write_text(json.dumps(codes))
+    return "--tokenizer=file --sid_file=sids.json"
+
+
+def plain(**changes) -> dict[str, list[int]]:
+    return {item: [n // 3, n % 3] for n, item in enumerate(ITEMS)} | changes
+
+
+def no_time() -> str:
+    file = Path("data/made/made.inter")
+    lines = (line.rsplit("\t", 1)[0] for line in file.read_text().splitlines())
+    file.write_text("\n".join(lines) + "\n")
+    return ""
+
+
+def no_text() -> str:
+    write_data(Path("blank"), rows(), {item: "" for item in ITEMS})
+    return "--data_path=blank --tokenizer=rqkmeans"
+
+
+def one_each() -> str:
+    write_data(Path("short"), [(f"u{n}", item, n) for n, item in enumerate(ITEMS)])
+    return "--data_path=short"
+
+
+def bad_times() -> str:
+    write_data(Path("odd"), [(u, i, "yesterday") for u, i, _ in rows()])
+    return "--data_path=odd"
+
+
+def other_items() -> str:
+    """A checkpoint of this data set, to be resumed on another one."""
+    state = {"format": "recbole-sid-training-state", "sids": "0" * 64, "settings": "0" * 64}
+    import torch
+
+    torch.save(state, "run/training.pt")
+    Path("run/result.json").unlink()
+    write_data(Path("other"), [(u, i.replace("i", "x"), t) for u, i, t in rows()])
+    return "--data_path=other --resume --overwrite=False"
+
+
+BAD = {
+    "a missing data folder": ("--dataset=nowhere", "the data folder 'data/nowhere' does not exist"),
+    "a missing column": (no_time, "has no column 'timestamp'; it has user_id, item_id"),
+    "a value that is no time": (bad_times, "cannot read or split the data in 'odd/made'"),
+    "an unknown model": ("--model=TIGRE", "unknown model 'TIGRE'. Did you mean 'TIGER'"),
+    "an unknown tokenizer": ("--tokenizer=rqkmean", "unknown tokenizer 'rqkmean'"),
+    "an unknown generator": ("--generator=lion", "unknown generator 'lion'. Known: 'tiger'"),
+    "an unknown key": ("--beam_sise=30", "unknown setting 'beam_sise'. Did you mean 'beam_size'"),
+    "an unknown metric": ("--metrics=['Recal']", "unknown metric 'Recal'. Did you mean 'Recall'"),
+    "beams below the list": ("--beam_size=2", "'beam_size' is 2, but must be at least max(topk)"),
+    "a list beyond the catalogue": (
+        "--topk=[9] --valid_metric=NDCG@9",
+        "'topk' is [9], but must be at most 8, the number of items",
+    ),
+    "a row of another width": (lambda: table(plain(i3=[1, 2, 3])), "item 'i3'"),
+    "a code out of range": (
+        lambda: table(plain(i3=[5, 0])) + " --sid_sizes=[3,3]",
+        "sids.json: item 'i3'",
+    ),
+    "a negative code": (lambda: table(plain(i3=[-1, 0])), "sids.json: item 'i3'"),
+    "an item without SID": (
+        lambda: table({k: v for k, v in plain().items() if k != "i3"}),
+        "1 of the 8 items in the data have no SID: 'i3'",
+    ),
+    "a SID without item": (lambda: table(plain(zz=[0, 1])), "'zz'"),
+    "no SID file": ("--tokenizer=file --sid_file=none.json", "there is no such file"),
+    "an empty text column": (no_text, "empty text column: none of the 8 items has text in 'title'"),
+    "an empty training split": (one_each, "the data in 'short/made'"),
+    "a checkpoint of another data set": (other_items, "other items or other SIDs"),
+    "an unknown command": ("tune", "unknown command 'tune'. Known: run"),
+    "a value without key": ("--epochs", "setting 'epochs' needs a value: --epochs=VALUE"),
+    "a lonely word": ("--epochs=1 twice", "argument 'twice' is not understood"),
+    "no settings file": ("--config_files=none.yaml", "config file 'none.yaml' cannot be read"),
+    "broken yaml": (
+        lambda: [Path("b.yaml").write_text("a: [1\nb"), "--config_files=b.yaml"][1],
+        "config file 'b.yaml' is not valid yaml",
+    ),
+    "a learner that RecBole replaces": ("--learner=lion", "setting 'learner' is 'lion'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_changes_nothing(case, work, capsys):
+    given, message = BAD[case]
+    words = (given if isinstance(given, str) else given()).split()
+    base = ["--output=run", "--overwrite", "--seed=8"]
+    if "--overwrite=False" in words:
+        base.remove("--overwrite")
+    for key, value in (("--dataset", "made"), ("--config_files", "base.yaml")):
+        if not any(word.startswith(key) for word in words):
+            base.append(f"{key}={value}")
+    before = snapshot(work)
+    capsys.readouterr()
+    code = cli.main([*words, *base] if words and words[0] == "tune" else [*base, *words])
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert code == 2
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert {k: v for k, v in snapshot(work).items() if not k.startswith("cache")} == {
+        k: v for k, v in before.items() if not k.startswith("cache")
+    }
+
+
+def test_the_process_ends_with_code_2_and_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "run_recbole_sid.py"), "--model=TIGRE"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: unknown model 'TIGRE'. Did you mean 'TIGER'")
+    assert list(tmp_path.iterdir()) == []

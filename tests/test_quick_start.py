@@ -1,0 +1,407 @@
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import recbole.quick_start
+import recbole.quick_start.quick_start as stock
+import torch
+import yaml
+from recbole.trainer import HyperTuning
+from safetensors.torch import load_file
+
+import recbole_sid
+from recbole_sid.config import Config
+from recbole_sid.errors import InputError
+from recbole_sid.quick_start import peak_memory_mb
+from recbole_sid.sid.table import SemanticIDs
+from recbole_sid.trainer import SIDTrainer
+from tests.runs import CUT, SAMPLED, SMALL, snapshot, write_data
+
+ACCURACY = ("recall", "ndcg", "mrr", "hit")
+
+
+def run(tmp_path: Path, cache: str, model: str = "TIGER", dataset: str = "ml-100k", **changes):
+    base = SMALL if model == "TIGER" else CUT
+    settings = {**base, "cache_dir": cache, "output": str(tmp_path / "run"), **changes}
+    return recbole_sid.run(model, dataset, config_dict=settings)
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    """A copy of the session's run that a test may change, and the settings that lead to it."""
+    result, settings = trained
+    shutil.copytree(result["run_folder"], tmp_path / "copy")
+    return tmp_path / "copy", settings | {"output": str(tmp_path / "copy")}
+
+
+# -- what a run returns and writes ----------------------------------------------------------------
+
+
+def test_what_run_returns(trained):
+    result, _ = trained
+    stock_keys = {"best_valid_score", "valid_score_bigger", "best_valid_result", "test_result"}
+    assert stock_keys | {"sid", "run_folder", "timing"} <= result.keys()
+    assert result["best_valid_score"] == result["best_valid_result"]["ndcg@10"] > 0
+    assert result["valid_score_bigger"] is True
+    names = [*ACCURACY, "sid_recall", "generated"]
+    assert set(result["test_result"]) == {f"{name}@{k}" for name in names for k in (5, 10)}
+    assert result["test_result"]["generated@10"] == 1
+    assert 0 <= result["sid"]["sid/collision_rate"] < 1
+    assert set(result["timing"]["seconds"]) == {"data", "tokenize", "train", "test", "total"}
+    memory = result["timing"]["peak_memory_mb"]
+    assert memory > 50
+    assert memory <= peak_memory_mb()
+
+
+def test_what_is_in_the_folder(trained):
+    result, settings = trained
+    folder = Path(result["run_folder"])
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    events = [path for path in files if path.name.startswith("events.out.tfevents.")]
+    assert events
+    assert {path.name for path in files} - {path.name for path in events} == {
+        "config.yaml", "sids.json", "model.safetensors", "run.log", "result.json", "timing.json",
+    }  # fmt: skip
+    stored = json.loads((folder / "result.json").read_text())
+    assert stored["model"] == "TIGER"
+    assert stored["settings_hash"] == Config("TIGER", "ml-100k", None, settings).settings_hash()
+    assert {k: v for k, v in result.items() if k not in ("run_folder", "timing")} == stored
+    sids = SemanticIDs.load(folder / "sids.json")
+    assert sids.provenance["tokenizer"] == "random"
+    log = (folder / "run.log").read_text()
+    assert log.index("Stage 1:") < log.index("Stage 2:") < log.index("epoch 0 training")
+    assert "\x1b" not in log
+
+
+def test_nothing_is_made_beside_the_run_folder(tmp_path, monkeypatch, cache):
+    monkeypatch.chdir(tmp_path)
+    settings = {**SMALL, "cache_dir": cache}
+    result = recbole_sid.run("TIGER", "ml-100k", config_dict=settings)
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    assert [str(path) for path in Path("runs").iterdir()] == [result["run_folder"]]
+    assert Path(result["run_folder"]).name.startswith("ml-100k-TIGER-")
+
+
+def test_a_run_is_repeated_to_the_last_byte_with_cold_and_warm_cache(tmp_path):
+    own = {"tokenizer": "rqvae", "tokenizer_codebook_size": 8, "tokenizer_epochs": 3,
+           "item_embedding_file": str(vectors(tmp_path)),
+           "item_embedding_ids": str(tmp_path / "ids.txt")}  # fmt: skip
+    for name in ("cold", "warm"):
+        run(tmp_path / name, str(tmp_path / "cache"), **own)
+    cold, warm = tmp_path / "cold" / "run", tmp_path / "warm" / "run"
+    assert "SIDs from the cache" not in (cold / "run.log").read_text()
+    assert "SIDs from the cache" in (warm / "run.log").read_text()
+    for name in ("result.json", "sids.json"):
+        assert (cold / name).read_bytes() == (warm / name).read_bytes()
+    first, second = (load_file(folder / "model.safetensors") for folder in (cold, warm))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def vectors(folder: Path) -> Path:
+    """Vectors of ml-100k's items 1 to 1682, with the file of their ids."""
+    np.save(folder / "v.npy", np.random.default_rng(0).normal(size=(1682, 12)).astype(np.float32))
+    (folder / "ids.txt").write_text("".join(f"{item}\n" for item in range(1, 1683)))
+    return folder / "v.npy"
+
+
+# -- the folder of an earlier run -----------------------------------------------------------------
+
+
+def test_the_same_command_gives_the_stored_result(copy, trained, monkeypatch):
+    folder, settings = copy
+    before = snapshot(folder)
+    monkeypatch.setattr(SIDTrainer, "fit", lambda *a, **k: pytest.fail("it trained again"))
+    again = recbole_sid.run("TIGER", "ml-100k", config_dict=settings)
+    assert again == trained[0] | {"run_folder": str(folder)}
+    assert snapshot(folder) == before
+
+
+def test_a_run_of_other_settings_is_kept(copy):
+    folder, settings = copy
+    before = snapshot(folder)
+    with pytest.raises(InputError, match="holds a run of other settings"):
+        recbole_sid.run("TIGER", "ml-100k", config_dict=settings | {"seed": 5})
+    assert snapshot(folder) == before
+
+
+def test_a_run_on_data_that_has_changed_since_is_not_taken_for_this_one(tmp_path, cache):
+    given = made(tmp_path, 8, 10)
+    first = run(tmp_path, cache, dataset="made", **given)
+    assert run(tmp_path, cache, dataset="made", **given) == first
+    items = tmp_path / "made" / "made.item"
+    items.write_text(items.read_text().replace("Thing", "thing"))
+    with pytest.raises(InputError, match="on other data"):
+        run(tmp_path, cache, dataset="made", **given)
+
+
+def test_overwrite_leaves_nothing_of_the_earlier_run(copy):
+    folder, settings = copy
+    (folder / "training.pt").write_text("stale")
+    (folder / "notes.txt").write_text("mine")
+    old = set(folder.rglob("events*"))
+    recbole_sid.run("TIGER", "ml-100k", config_dict=settings | {"overwrite": True, "seed": 5})
+    assert not (folder / "training.pt").exists()
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert not old & set(folder.rglob("events*"))
+    assert (folder / "run.log").read_text().count("Stage 2:") == 1
+    assert yaml.safe_load((folder / "config.yaml").read_text())["seed"] == 5
+
+
+def test_a_failing_stage_1_changes_nothing(copy, tmp_path):
+    folder, settings = copy
+    short = tmp_path / "short.json"
+    short.write_text(json.dumps({"1": [0, 1]}))
+    before = snapshot(folder)
+    bad = {"tokenizer": "file", "sid_file": str(short), "overwrite": True}
+    kept = {k: v for k, v in settings.items() if not k.startswith("tokenizer")}
+    with pytest.raises(InputError, match="have no SID"):
+        recbole_sid.run("TIGER", "ml-100k", config_dict=kept | bad)
+    assert snapshot(folder) == before
+    with pytest.raises(InputError, match="have no SID"):
+        recbole_sid.run(
+            "TIGER", "ml-100k", config_dict=kept | bad | {"output": str(tmp_path / "n")}
+        )
+    assert not (tmp_path / "n").exists()
+
+
+def test_folders_that_are_no_run_are_left_alone(tmp_path, cache):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("mine: 1\n")
+    with pytest.raises(InputError, match=r"not the folder of a run, but has a config\.yaml"):
+        run(tmp_path, cache)
+    with pytest.raises(InputError, match="is a file"):
+        run(tmp_path, cache, output=str(tmp_path / "run" / "config.yaml"))
+    assert (tmp_path / "run" / "config.yaml").read_text() == "mine: 1\n"
+
+
+@pytest.mark.parametrize("name", ["result.json", "timing.json"])
+def test_a_damaged_result_is_named(copy, name):
+    folder, settings = copy
+    (folder / name).write_text("{")
+    with pytest.raises(InputError, match=r"cannot be read.*--overwrite"):
+        recbole_sid.run("TIGER", "ml-100k", config_dict=settings)
+
+
+def test_the_written_config_gives_the_same_run(trained):
+    result, settings = trained
+    config = Config(config_file_list=[Path(result["run_folder"]) / "config.yaml"])
+    assert config.settings_hash() == Config("TIGER", "ml-100k", None, settings).settings_hash()
+    again = recbole_sid.run(config_file_list=[str(Path(result["run_folder"]) / "config.yaml")])
+    assert again == result
+
+
+# -- loading --------------------------------------------------------------------------------------
+
+
+def test_a_loaded_model_gives_the_same_metrics(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result, _ = trained
+    before = snapshot(Path(result["run_folder"]))
+    loaded = recbole_sid.load(result["run_folder"])
+    assert (loaded.config.model, loaded.dataset.item_num) == ("TIGER", loaded.model.n_items)
+    assert snapshot(Path(result["run_folder"])) == before
+    assert list(tmp_path.iterdir()) == []
+    file = Path(result["run_folder"]) / "model.safetensors"
+    config, model, dataset, _, valid_data, test_data = recbole_sid.load_data_and_model(file)
+    assert dataset.item_num == loaded.dataset.item_num
+    config["checkpoint_dir"] = str(tmp_path)
+    config.final_config_dict["output"] = str(tmp_path)
+    trainer = SIDTrainer(config, model)
+    assert trainer.evaluate(test_data, load_best_model=False) == result["test_result"]
+    assert trainer.evaluate(valid_data, model_file=str(file)) == result["best_valid_result"]
+
+
+def test_what_cannot_be_loaded(trained, tmp_path, cache):
+    with pytest.raises(InputError, match=r"has no config\.yaml"):
+        recbole_sid.load(tmp_path)
+    shutil.copytree(trained[0]["run_folder"], tmp_path / "copy")
+    sids = tmp_path / "copy" / "sids.json"
+    stored = json.loads(sids.read_text())
+    first = next(iter(stored["items"]))
+    del stored["items"][first]
+    sids.write_text(json.dumps(stored))
+    with pytest.raises(InputError, match=f"no SID: '{first}'"):
+        recbole_sid.load(tmp_path / "copy")
+    run(tmp_path, cache, "Pop")
+    with pytest.raises(InputError, match=r"has no sids\.json"):
+        recbole_sid.load(tmp_path / "run")
+
+
+# -- models, tokenizers, ways to train ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["Pop", "BPR"])
+def test_recboles_models_run(model, tmp_path, cache, monkeypatch):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    given = {"metrics": ["Recall", "ItemCoverage"], "topk": [5], "valid_metric": "Recall@5"}
+    result = run(tmp_path, cache, model, **given)
+    assert "sid" not in result
+    assert 0 < result["test_result"]["itemcoverage@5"] <= 1
+    assert list(Path.cwd().iterdir()) == []
+    assert run(tmp_path, cache, model, **given) == result
+
+
+def published(folder: Path) -> dict:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 6, (1682, 3)).tolist()
+    rows = {
+        str(item): [f"<{letter}_{code}>" for letter, code in zip("abc", row, strict=True)]
+        for item, row in enumerate(codes, start=1)
+    }
+    (folder / "sids.json").write_text(json.dumps(rows))
+    return {"sid_file": str(folder / "sids.json"), "sid_unknown_items": "ignore"}
+
+
+@pytest.mark.parametrize("tokenizer", ["rqkmeans", "rqvae", "file"])
+@pytest.mark.parametrize("training", ["packed", "prefix"])
+def test_every_tokenizer_with_every_training(tokenizer, training, tmp_path, cache):
+    given = {"tokenizer": tokenizer, "training": training, "tokenizer_codebook_size": 8}
+    if training == "prefix":
+        given["encoder_attention"] = "bidirectional"
+    if tokenizer == "rqvae":
+        own = {"item_embedding_file": str(vectors(tmp_path)), "tokenizer_epochs": 2,
+               "item_embedding_ids": str(tmp_path / "ids.txt")}  # fmt: skip
+    elif tokenizer == "file":
+        own = published(tmp_path)
+    else:
+        own = {"text_encoder_precision": "float32"}  # from the titles
+    settings = {**SMALL, **given, **own, "cache_dir": cache, "output": str(tmp_path / "run")}
+    if tokenizer == "file":
+        del settings["tokenizer_codebook_size"]
+    result = recbole_sid.run("TIGER", "ml-100k", config_dict=settings)
+    sids = SemanticIDs.load(tmp_path / "run" / "sids.json")
+    assert sids.sizes[:3] == ((6, 6, 6) if tokenizer == "file" else (8, 8, 8))
+    assert result["test_result"]["generated@10"] == 1
+    assert result["test_result"]["recall@10"] > 0
+    assert recbole_sid.load(tmp_path / "run").model.sids.fingerprint() == sids.fingerprint()
+
+
+def test_without_a_collision_rule_metrics_keep_their_bounds(tmp_path, cache):
+    given = {"collision": "none", "tokenizer_codebook_size": 3, "tokenizer_levels": 2}
+    result = run(tmp_path, cache, **given)
+    assert result["sid"]["sid/collision_rate"] > 0.9
+    for metrics in (result["test_result"], result["best_valid_result"]):
+        for k in (5, 10):
+            assert 0 <= metrics[f"mrr@{k}"] <= metrics[f"ndcg@{k}"] <= metrics[f"recall@{k}"] <= 1
+            assert metrics[f"recall@{k}"] <= metrics[f"sid_recall@{k}"]
+            assert metrics[f"hit@{k}"] == metrics[f"recall@{k}"]
+        assert metrics["recall@5"] <= metrics["recall@10"]
+    assert SemanticIDs.load(tmp_path / "run" / "sids.json").n_levels == 2
+
+
+def test_sampled_evaluation_goes_through_predict(tmp_path, cache):
+    given = {"metrics": ["Recall", "GAUC"], "valid_metric": "GAUC"}
+    result = run(tmp_path, cache, eval_args=SAMPLED, **given)
+    # 11 candidates: every list of 10 misses at most one of them.
+    assert result["test_result"]["recall@10"] > 0.8
+    assert 0.3 < result["test_result"]["gauc"] < 0.9
+
+
+def test_coverage_metrics(tmp_path, cache):
+    names = ["ItemCoverage", "GiniIndex", "AveragePopularity", "ShannonEntropy", "TailPercentage"]
+    test = run(tmp_path, cache, metrics=["NDCG", *names])["test_result"]
+    assert 10 / 90 <= test["itemcoverage@10"] <= 1
+    assert 0 < test["giniindex@10"] < 1
+    assert test["averagepopularity@10"] >= 1
+    assert 0 < test["shannonentropy@10"] < 1
+    assert 0 <= test["tailpercentage@10"] <= 1
+
+
+# -- data at the edge -----------------------------------------------------------------------------
+
+
+def made(folder: Path, n_users: int, n_items: int, **changes) -> dict:
+    rows = [(f"u{u}", f"i{(u * 3 + i) % n_items}", i) for u in range(n_users) for i in range(5)]
+    cut = {"user_inter_num_interval": None, "item_inter_num_interval": None}
+    return cut | {"topk": [1], "valid_metric": "NDCG@1"} | changes | write_data(folder, rows)
+
+
+def test_a_catalogue_of_one_item(tmp_path, cache):
+    result = run(tmp_path, cache, dataset="made", **made(tmp_path, 3, 1))
+    assert result["test_result"]["recall@1"] == 1
+
+
+def test_lists_longer_than_the_catalogue_are_refused(tmp_path, cache):
+    given = made(tmp_path, 3, 7, topk=[8], valid_metric="NDCG@8")
+    for model in ("TIGER", "BPR"):
+        with pytest.raises(InputError, match=r"'topk' is \[8\], but must be at most 7"):
+            run(tmp_path, cache, model, "made", **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_odd_ids_and_users_of_one_interaction(tmp_path, cache):
+    users = ["007", "7", "été", "a b", "NULL-ish", "1.0"]
+    items = ["01", "1", "x/y", "ça", "it's", "[0]"]
+    rows = [(u, items[(n + i) % 6], i) for n, u in enumerate(users) for i in range(4)]
+    rows.append(("lone", "01", 1))
+    cut = {"user_inter_num_interval": None, "item_inter_num_interval": None}
+    given = cut | {"topk": [3], "valid_metric": "NDCG@3"} | write_data(tmp_path, rows)
+    run(tmp_path, cache, dataset="made", **given)
+    assert set(SemanticIDs.load(tmp_path / "run" / "sids.json").tokens) == set(items)
+    loaded = recbole_sid.load(tmp_path / "run")
+    assert len(loaded.test_data.dataset) == len(users)
+
+
+def test_what_run_does_not_do_is_refused(tmp_path, cache):
+    with pytest.raises(InputError, match="'nproc' is 2, but recbole_sid runs in one process"):
+        run(tmp_path, cache, nproc=2)
+    with pytest.raises(InputError, match="'BPR' is RecBole's"):
+        run(tmp_path, cache, "BPR", resume=True)
+    with pytest.raises(InputError, match="setting 'learner' is 'lion'"):
+        run(tmp_path, cache, learner="lion")
+    assert not (tmp_path / "run").exists()
+
+
+# -- stock RecBole --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def registered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # stock functions write into the working directory
+    monkeypatch.setattr(sys, "argv", ["program"])
+    recbole_sid.register()
+    yield
+    recbole_sid.unregister()
+
+
+def test_stock_run_recbole_finds_our_models(registered, trained, cache):
+    settings = {**SMALL, "cache_dir": cache}
+    result = recbole.quick_start.run_recbole(
+        model="TIGER", dataset="ml-100k", config_dict=dict(settings)
+    )
+    assert dict(result["test_result"]) == trained[0]["test_result"]
+    bpr = recbole.quick_start.run_recbole(
+        model="BPR", dataset="ml-100k", config_dict=dict(CUT), saved=True
+    )
+    assert bpr["test_result"]["recall@10"] > 0
+
+
+def test_stock_hyper_tuning_tunes_our_models(registered, cache):
+    file = Path("fixed.yaml")
+    fixed = {**SMALL, "cache_dir": cache, "model": "TIGER", "dataset": "ml-100k"}
+    del fixed["hidden_size"]
+    file.write_text(yaml.safe_dump(fixed))
+    tuning = HyperTuning(
+        recbole.quick_start.objective_function,
+        algo="exhaustive",
+        params_dict={"choice": {"hidden_size": [8, 16]}},
+        fixed_config_file_list=[str(file)],
+    )
+    tuning.run()
+    assert tuning.best_params["hidden_size"] in (8, 16)
+    assert len(tuning.params2result) == 2
+    sizes = [len(path.read_bytes()) for path in Path("runs").glob("*/model.safetensors")]
+    assert len(set(sizes)) == 2
+
+
+def test_unregister_gives_recbole_back(tmp_path, monkeypatch):
+    before = stock.Config, stock.get_model, stock.get_trainer
+    recbole_sid.register()
+    assert stock.get_model is not before[1]
+    recbole_sid.register()
+    recbole_sid.unregister()
+    assert (stock.Config, stock.get_model, stock.get_trainer) == before
