@@ -1,4 +1,4 @@
-"""Check that Beauty comes out of RecBole's split as published: counts, and leave-one-out by file order.
+"""Check that RecBole splits Beauty as published: its counts, and leave-one-out by file order.
 
 Usage: python benchmarks/beauty_split.py DATA_PATH
 where DATA_PATH/beauty holds beauty.inter (rows in per-user order, days with ties) and beauty.item.

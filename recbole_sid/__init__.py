@@ -20,12 +20,12 @@ _HOME = {
     "load": "quick_start",
     "load_data_and_model": "quick_start",
     "read_sids": "sid.published",
-    "register": "quick_start",
+    "register": "stock",
     "register_generator": "registry",
     "register_model": "registry",
     "register_tokenizer": "registry",
     "run": "quick_start",
-    "unregister": "quick_start",
+    "unregister": "stock",
 }
 
 __all__ = ["__version__", *_HOME]

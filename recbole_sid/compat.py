@@ -6,6 +6,7 @@ length of one call: the folder of TensorBoard events and, on request, torch's re
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import os
@@ -37,6 +38,7 @@ __all__ = [
     "create_dataset",
     "data_preparation",
     "get_model",
+    "import_sequential_models",
     "numpy_aliases",
     "pretrained_loading",
     "read_checkpoint",
@@ -95,11 +97,19 @@ def get_model(name: str) -> Any:
                 f"model '{name}' needs packages that are not installed: "
                 f"pip install {' '.join(missing)}"
             )
-    # Importing any sequential model imports SINE, which switches anomaly detection on for the whole
-    # process (recbole/model/sequential_recommender/sine.py:25) and so slows every backward pass.
+    import_sequential_models()
+    return recbole.utils.get_model(name)
+
+
+def import_sequential_models() -> None:
+    """Import RecBole's sequential models and leave torch as it was.
+
+    One of them, SINE, switches anomaly detection on for the whole process when it is imported
+    (recbole/model/sequential_recommender/sine.py:25), which slows every backward pass.
+    """
     before = torch.is_anomaly_enabled()
     try:
-        return recbole.utils.get_model(name)
+        importlib.import_module("recbole.model.sequential_recommender")
     finally:
         torch.autograd.set_detect_anomaly(before)
 

@@ -1,28 +1,25 @@
-"""Run, load, register: the functions that the command line and notebooks call."""
+"""Run and load: the functions that the command line and notebooks call."""
 
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import recbole.quick_start.quick_start as stock
-import recbole.trainer
 import recbole.utils
 import torch
 from recbole.data.dataset import Dataset
 from recbole.utils import EvaluatorType, init_seed
 
-from recbole_sid import compat, registry, run_folder
+from recbole_sid import compat, run_folder
 from recbole_sid.config import Config
 from recbole_sid.errors import InputError
 from recbole_sid.logs import RunLog, logging_run
+from recbole_sid.memory import keep_freed_memory, peak_memory_mb
 from recbole_sid.model.recommender import SIDRecommender
 from recbole_sid.settings import build
 from recbole_sid.sid.quality import quality
@@ -40,9 +37,6 @@ class LoadedRun(NamedTuple):
     config: Config
     dataset: Dataset
     model: Any
-    train_data: Any
-    valid_data: Any
-    test_data: Any
 
 
 def run(
@@ -78,6 +72,7 @@ def run(
     finished = run_folder.stored_result(config)
     if finished is not None:
         return finished
+    keep_freed_memory()
     with logging_run() as log:
         return _run(config, log, saved)
 
@@ -201,7 +196,7 @@ def read_data(config: Config) -> tuple[Dataset, tuple[Any, Any, Any]]:
 
 
 def load(folder: str | Path) -> LoadedRun:
-    """A finished run of ours again: config, data and model with its best weights.
+    """A finished run of ours again: config, dataset, and model with its best weights.
 
     Args:
         folder: the folder that :func:`run` wrote.
@@ -209,11 +204,27 @@ def load(folder: str | Path) -> LoadedRun:
     Raises:
         InputError: not a run folder, a built-in RecBole model's, or its dataset has changed.
     """
-    folder = Path(folder)
-    for name in (run_folder.CONFIG, run_folder.SIDS, run_folder.WEIGHTS):
-        if not (folder / name).is_file():
+    config, model, dataset, *_ = load_data_and_model(Path(folder) / run_folder.WEIGHTS)
+    return LoadedRun(config, dataset, model)
+
+
+def load_data_and_model(model_file: str | Path) -> tuple[Any, ...]:
+    """RecBole's function of this name, for our checkpoints.
+
+    Args:
+        model_file: ``model.safetensors`` in a run folder.
+
+    Returns:
+        (config, model, dataset, train_data, valid_data, test_data).
+
+    Raises:
+        InputError: as :func:`load`.
+    """
+    folder = Path(model_file).parent
+    for path in (folder / run_folder.CONFIG, folder / run_folder.SIDS, Path(model_file)):
+        if not path.is_file():
             raise InputError(
-                f"'{folder}' has no {name}: it is not the folder of a finished run of a "
+                f"'{folder}' has no {path.name}: it is not the folder of a finished run of a "
                 "recbole_sid model"
             )
     config = Config(
@@ -226,23 +237,9 @@ def load(folder: str | Path) -> LoadedRun:
     dataset, loaders = read_data(config)
     sids = SemanticIDs.load(folder / run_folder.SIDS)
     model = config.model_spec.recommender(config, loaders[0].dataset, sids).to(config["device"])
-    load_weights(model, folder / run_folder.WEIGHTS)
+    load_weights(model, model_file)
     model.eval()
-    return LoadedRun(config, dataset, model, *loaders)
-
-
-def load_data_and_model(model_file: str | Path) -> tuple[Any, ...]:
-    """RecBole's function of this name, for our checkpoints.
-
-    Args:
-        model_file: ``model.safetensors`` in a run folder.
-
-    Returns:
-        (config, model, dataset, train_data, valid_data, test_data).
-    """
-    loaded = load(Path(model_file).parent)
-    loaders = (loaded.train_data, loaded.valid_data, loaded.test_data)
-    return loaded.config, loaded.model, loaded.dataset, *loaders
+    return config, model, dataset, *loaders
 
 
 def trainer_class(config: Config) -> Any:
@@ -251,34 +248,6 @@ def trainer_class(config: Config) -> Any:
         return config.model_spec.trainer
     stock_class = recbole.utils.get_trainer(config["MODEL_TYPE"], config["model"])
     return compat.adapt_trainer(stock_class)
-
-
-_STOCK = {"Config": stock.Config, "get_model": stock.get_model, "get_trainer": stock.get_trainer}
-
-
-def register() -> None:
-    """Let RecBole's own ``run_recbole``, ``objective_function`` and ``HyperTuning`` find ours.
-
-    It replaces three names in ``recbole.quick_start.quick_start``: ``Config``, ``get_model`` and
-    ``get_trainer``. This is the one place where RecBole is patched; :func:`unregister` undoes it.
-    ``Config`` then also reads ``sys.argv``, as RecBole's does.
-    """
-    stock.Config = partial(checked_config, command_line=None)
-    stock.get_model = compat.get_model
-    stock.get_trainer = _get_trainer
-
-
-def unregister() -> None:
-    """Undo :func:`register`."""
-    for name, original in _STOCK.items():
-        setattr(stock, name, original)
-
-
-def _get_trainer(model_type: Any, model_name: str) -> Any:
-    spec = registry.model(model_name)
-    if spec is not None:
-        return spec.trainer
-    return compat.adapt_trainer(recbole.utils.get_trainer(model_type, model_name))
 
 
 class Clock:
@@ -299,16 +268,6 @@ class Clock:
             "peak_memory_mb": peak_memory_mb(),
             "threads": torch.get_num_threads(),
         }
-
-
-def peak_memory_mb() -> float | None:
-    """The most memory that this process has held, in MiB; None where Python cannot tell."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak * (1 if sys.platform == "darwin" else 1024) / 2**20, 1)
 
 
 def _plain(result: Mapping[str, Any] | None) -> dict[str, float] | None:

@@ -196,7 +196,7 @@ def test_pickles_are_read_only_when_named(tmp_path, caplog, save_path):
     if save_path is None:
         dataset = compat.create_dataset(config)
         compat.data_preparation(config, dataset)
-        assert not caplog.records
+        assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     else:
         # What comes back from this pickle is no dataset; by then its code has run.
         with caplog.at_level(logging.WARNING), pytest.raises(AttributeError):

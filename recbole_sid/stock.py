@@ -1,0 +1,60 @@
+"""Let RecBole's own ``run_recbole``, ``objective_function`` and ``HyperTuning`` find our models."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from functools import partial
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+import recbole.quick_start.quick_start as stock
+import recbole.trainer
+
+from recbole_sid import compat, registry
+from recbole_sid.errors import InputError
+from recbole_sid.quick_start import checked_config
+
+_PACKAGE = "recbole.model.sequential_recommender"
+_stock_config = stock.Config
+_aliases: dict[str, ModuleType] = {}
+
+
+def register() -> None:
+    """Make every model of the registry known to stock RecBole by its name, with our defaults.
+
+    RecBole finds a model as ``recbole.model.<family>.<name>`` and its trainer as
+    ``recbole.trainer.<name>Trainer`` (recbole/utils/utils.py:55-110): both get a new entry. One
+    name is replaced, ``Config`` in ``recbole.quick_start.quick_start``, by ours, which then also
+    reads ``sys.argv`` as RecBole's does. :func:`unregister` undoes it all. Call this after your own
+    ``register_model``.
+
+    Raises:
+        InputError: RecBole has a model module of that name in lower case.
+    """
+    unregister()
+    compat.import_sequential_models()
+    for name in registry.model_names():
+        spec = registry.model(name)
+        assert spec is not None
+        path = f"{_PACKAGE}.{name.lower()}"
+        if importlib.util.find_spec(path) is not None:
+            raise InputError(
+                f"model '{name}' cannot be registered with RecBole, which has a module {path}: "
+                "choose another name"
+            )
+        module = ModuleType(path, f"{name} of recbole_sid, under the name RecBole looks for.")
+        module.__spec__ = ModuleSpec(path, loader=None)
+        setattr(module, name, spec.recommender)
+        sys.modules[path] = _aliases[name] = module
+        setattr(recbole.trainer, f"{name}Trainer", spec.trainer)
+    stock.Config = partial(checked_config, command_line=None)
+
+
+def unregister() -> None:
+    """Undo :func:`register`."""
+    stock.Config = _stock_config
+    for name, module in _aliases.items():
+        del sys.modules[module.__name__]
+        delattr(recbole.trainer, f"{name}Trainer")
+    _aliases.clear()
