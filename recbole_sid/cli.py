@@ -36,7 +36,11 @@ def run_command(arguments: Sequence[str]) -> None:
     files = str(values.get("config_files", "")).split()
     # The default model and dataset stand below everything that the user gives.
     defaults = str(resource_dir("properties") / "run.yaml")
-    run(config_file_list=[defaults, *files], command_line=arguments)
+    result = run(config_file_list=[defaults, *files], command_line=arguments)
+    for split, key in (("valid", "best_valid_result"), ("test", "test_result")):
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in (result[key] or {}).items())
+        print(f"{split}: {figures or 'not measured'}")
+    print(f"run folder: {result['run_folder']}")
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"run": run_command}

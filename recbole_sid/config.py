@@ -1,8 +1,10 @@
 """The configuration of a run: RecBole's, with our defaults and checks; values are not evaluated.
 
-Precedence, lowest first: RecBole's overall.yaml, ours and items.yaml; RecBole's model yaml, or ours
-of the tokenizer, the generator and the model; RecBole's yaml of the dataset, then ours; RecBole's
-choice by kind of model (sequential.yaml …); the user's files; the dictionary; the command line.
+Precedence, lowest first: RecBole's overall.yaml; for RecBole's models their yaml; RecBole's yaml
+of the dataset; for our models overall.yaml, items.yaml and the yaml of the tokenizer, the generator
+and the model; our yaml of the dataset; RecBole's choice by kind of model (sequential.yaml …); the
+user's files; the dictionary; the command line. RecBole's yaml of the dataset stands below ours,
+since its generic one (sample.yaml) would otherwise set a model's MAX_ITEM_LIST_LENGTH.
 """
 
 from __future__ import annotations
@@ -252,9 +254,10 @@ class Config(recbole.config.Config):
         tuned = _in_use(read_yaml(ours), used) if ours.is_file() else {}
         layers = [
             *stock("properties"),
-            *general,
-            *(stock("model") if spec is None else components),
+            *(stock("model") if spec is None else []),
             *stock("dataset"),
+            *general,
+            *components,
             tuned,
             {"MODEL_TYPE": model_class.type},
             *stock("quick_start_config"),

@@ -53,6 +53,17 @@ def test_what_the_command_line_sets_reaches_the_run(finished):
     assert (stored["topk"], stored["hidden_size"]) == ([3], 16)
 
 
+def test_the_figures_are_printed_also_when_the_run_was_finished_before(work, capsys):
+    base = ["--dataset=made", "--config_files=base.yaml", "--output=again"]
+    assert cli.main(base) == 0
+    first = capsys.readouterr().out
+    assert cli.main(base) == 0
+    assert capsys.readouterr().out == first
+    result = json.loads((work / "again" / "result.json").read_text())
+    assert f"recall@3 {result['test_result']['recall@3']:.4f}" in first.splitlines()[1]
+    assert first.splitlines()[2] == "run folder: again"
+
+
 def test_both_spellings_and_the_command_itself(work):
     base = ["run", "--dataset", "made", "--config_files=base.yaml"]
     assert cli.main([*base, "--output=a", "--topk", "[2]", "--valid_metric=Recall@2"]) == 0

@@ -51,9 +51,10 @@ def test_each_layer_goes_before_the_one_below(tmp_path, monkeypatch, table):
     stock = tmp_path / "stock" / "config"
     ours = tmp_path / "ours"
     names = [
-        "stock/properties/overall", "ours/properties/overall", "ours/properties/items",
-        "tokenizer", "generator", "model",
+        "stock/properties/overall",
         "stock/properties/dataset/sample", "stock/properties/dataset/made",
+        "ours/properties/overall", "ours/properties/items",
+        "tokenizer", "generator", "model",
         "ours/dataset_configs/made", "stock/properties/quick_start_config/sequential",
         "file1", "file2", "dict", "command",
     ]  # fmt: skip
@@ -106,6 +107,8 @@ def test_defaults_of_our_models_and_the_chosen_components():
     assert config["train_neg_sample_args"]["distribution"] == "none"
     assert config["eval_args"]["split"] == {"LS": "valid_and_test"}
     assert config["repeatable"] is True
+    assert config["MAX_ITEM_LIST_LENGTH"] == 20  # RecBole's sample.yaml and ml-100k.yaml say 50
+    assert Config("SASRec", "ml-100k")["MAX_ITEM_LIST_LENGTH"] == 50
     assert "movie_title" in config["item_text_fields"]
     other = tiger(tokenizer="random")
     assert other.tokenizer_settings == other.tokenizer_spec.cls.Settings(

@@ -42,6 +42,7 @@ class TigerSettings:
     dropout: float
     attention_dropout: float
     embedding_init: float
+    position_init: float
     label_smoothing: float
     user_tokens: int
 
@@ -60,7 +61,8 @@ class TigerSettings:
         for key in ("dropout", "attention_dropout", "label_smoothing"):
             value = getattr(self, key)
             require(0 <= value < 1, key, value, "at least 0 and below 1")
-        require(self.embedding_init > 0, "embedding_init", self.embedding_init, "above 0")
+        for key in ("embedding_init", "position_init"):
+            require(getattr(self, key) > 0, key, getattr(self, key), "above 0")
         require(self.user_tokens >= 0, "user_tokens", self.user_tokens, "0 (none) or more")
 
 
@@ -111,9 +113,10 @@ class Tiger(Generator):
         self.heads = nn.ModuleList(nn.Linear(hidden, size, bias=False) for size in catalogue.sizes)
         self.dropout = Dropout(settings.dropout)
         self.apply(init_weights)
-        for module in self.modules():
-            if isinstance(module, nn.Embedding):
-                nn.init.normal_(module.weight, std=settings.embedding_init)
+        for embedding in filter(None, (self.token_embedding, self.user_embedding)):
+            nn.init.normal_(embedding.weight, std=settings.embedding_init)
+        for embedding in (self.item_position, self.history_level, self.target_level):
+            nn.init.normal_(embedding.weight, std=settings.position_init)
         with torch.no_grad():
             self.token_embedding.weight[0].zero_()
         self.register_buffer(

@@ -35,22 +35,14 @@ class VectorSettings(LevelSettings):
 
 
 def reduced(vectors: np.ndarray, dim: int | None) -> np.ndarray:
-    """The first ``dim`` principal components of ``vectors`` (n, d): a new array (n, dim), float32.
+    """The first ``dim`` principal components of ``vectors`` (n, d), at most min(n, d) of them.
 
-    With ``dim`` None a copy of the vectors as they are.
-
-    Raises:
-        InputError: ``dim`` is more than the vectors have.
+    Returns:
+        float32, a new array; with ``dim`` None the vectors as they are.
     """
     if dim is None:
         return vectors.astype(np.float32)
-    most = min(vectors.shape)
-    require(
-        dim <= most,
-        "tokenizer_reduce_dim",
-        dim,
-        f"at most {most} for {vectors.shape[0]} items of {vectors.shape[1]} dimensions",
-    )
+    dim = min(dim, *vectors.shape)
     # This solver is deterministic, and its cost is linear in the number of items.
     components = PCA(n_components=dim, svd_solver="covariance_eigh").fit_transform(vectors)
     return components.astype(np.float32)

@@ -41,6 +41,7 @@ def tiger(sids: SemanticIDs, seed: int = 0, window: int = 6, **changes: object) 
         "dropout": 0.0,
         "attention_dropout": 0.0,
         "embedding_init": 1.0,
+        "position_init": 1.0,
         "label_smoothing": 0.0,
         "user_tokens": 0,
     }

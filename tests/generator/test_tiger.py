@@ -127,10 +127,11 @@ def test_users_share_tokens_by_their_bucket():
 
 
 def test_embeddings_start_at_the_scale_that_is_set():
-    model = tiger(SIDS, hidden_size=64, embedding_init=0.5)
+    model = tiger(SIDS, hidden_size=64, window=50, embedding_init=0.5, position_init=0.2)
     weight = model.token_embedding.weight
     assert weight[0].abs().sum() == 0
     assert weight[1:].std().item() == pytest.approx(0.5, rel=0.1)
+    assert model.item_position.weight.std().item() == pytest.approx(0.2, rel=0.1)
 
 
 @pytest.mark.parametrize(
