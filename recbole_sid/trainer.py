@@ -26,7 +26,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from recbole_sid import run_folder
-from recbole_sid.compat import tensorboard_in
+from recbole_sid.compat import read_checkpoint, tensorboard_in
 from recbole_sid.errors import InputError, preview
 from recbole_sid.evaluation import TopKCollector, WeightedEvaluator
 from recbole_sid.generator import sequences as seq
@@ -255,10 +255,7 @@ def read_state(path: str | Path, config, model: SIDRecommender) -> dict[str, Any
     Raises:
         InputError: the file is of other settings, of other SIDs (another dataset), or not ours.
     """
-    try:
-        state = torch.load(path, map_location=model.device, weights_only=True)
-    except Exception as error:
-        raise InputError(f"training state {path} cannot be read: {error}") from error
+    state = read_checkpoint(path, model.device)
     if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
         raise InputError(f"{path} is not a training state of recbole_sid")
     for key, now, what in (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from recbole_sid.errors import InputError
@@ -40,7 +40,7 @@ def load_weights(model: SIDRecommender, path: str | Path) -> None:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         weights = load_file(path, device=str(model.device))
-    except Exception as error:
+    except (OSError, SafetensorError) as error:
         raise InputError(f"checkpoint {path} cannot be read: {error}") from error
     if metadata.get("format") != WEIGHTS_FORMAT:
         raise InputError(f"checkpoint {path} was not written by recbole_sid")

@@ -288,7 +288,7 @@ def test_states_of_other_sids_and_foreign_files_are_refused(interrupted, cache, 
         )
     broken = tmp_path / "training.pt"
     broken.write_bytes((folder / "training.pt").read_bytes()[:1000])
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is damaged"):
         read_state(broken, config, model)
     torch.save({"epoch": 3}, broken)
     with pytest.raises(InputError, match="is not a training state"):

@@ -22,20 +22,29 @@ class KeyValue(NamedTuple):
     values: Tensor
 
 
+class LayerShape(NamedTuple):
+    """Sizes and dropout rates that all layers of a network share."""
+
+    hidden_size: int
+    n_heads: int
+    head_size: int
+    inner_size: int
+    dropout: float
+    attention_dropout: float
+
+
 class Attention(nn.Module):
-    """Multi-head attention with ``n_heads`` heads of ``head_size``, no biases.
+    """Multi-head attention without biases; dropout on its weights, in training only, is costly on
+    a CPU."""
 
-    Args:
-        dropout: on the attention weights, in training only. It is costly on a CPU.
-    """
-
-    def __init__(self, hidden_size: int, n_heads: int, head_size: int, dropout: float):
+    def __init__(self, shape: LayerShape):
         super().__init__()
-        inner = n_heads * head_size
-        self.n_heads, self.head_size, self.dropout = n_heads, head_size, dropout
-        self.query = nn.Linear(hidden_size, inner, bias=False)
-        self.key_value = nn.Linear(hidden_size, 2 * inner, bias=False)
-        self.output = nn.Linear(inner, hidden_size, bias=False)
+        inner = shape.n_heads * shape.head_size
+        self.n_heads, self.head_size = shape.n_heads, shape.head_size
+        self.dropout = shape.attention_dropout
+        self.query = nn.Linear(shape.hidden_size, inner, bias=False)
+        self.key_value = nn.Linear(shape.hidden_size, 2 * inner, bias=False)
+        self.output = nn.Linear(inner, shape.hidden_size, bias=False)
 
     def project(self, x: Tensor) -> KeyValue:
         """Keys and values of ``x`` (N, T, hidden)."""
@@ -75,11 +84,11 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """hidden -> inner -> hidden with ReLU."""
 
-    def __init__(self, hidden_size: int, inner_size: int, dropout: float):
+    def __init__(self, shape: LayerShape):
         super().__init__()
-        self.inner = nn.Linear(hidden_size, inner_size, bias=False)
-        self.outer = nn.Linear(inner_size, hidden_size, bias=False)
-        self.dropout = Dropout(dropout)
+        self.inner = nn.Linear(shape.hidden_size, shape.inner_size, bias=False)
+        self.outer = nn.Linear(shape.inner_size, shape.hidden_size, bias=False)
+        self.dropout = Dropout(shape.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.outer(self.dropout(F.relu(self.inner(x))))
@@ -88,21 +97,13 @@ class FeedForward(nn.Module):
 class EncoderLayer(nn.Module):
     """Self-attention and feed-forward, each on the normalised input, added back with dropout."""
 
-    def __init__(
-        self,
-        hidden_size: int,
-        n_heads: int,
-        head_size: int,
-        inner_size: int,
-        dropout: float,
-        attention_dropout: float,
-    ):
+    def __init__(self, shape: LayerShape):
         super().__init__()
-        self.attention_norm = nn.RMSNorm(hidden_size, eps=1e-6)
-        self.attention = Attention(hidden_size, n_heads, head_size, attention_dropout)
-        self.forward_norm = nn.RMSNorm(hidden_size, eps=1e-6)
-        self.feed_forward = FeedForward(hidden_size, inner_size, dropout)
-        self.dropout = Dropout(dropout)
+        self.attention_norm = nn.RMSNorm(shape.hidden_size, eps=1e-6)
+        self.attention = Attention(shape)
+        self.forward_norm = nn.RMSNorm(shape.hidden_size, eps=1e-6)
+        self.feed_forward = FeedForward(shape)
+        self.dropout = Dropout(shape.dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         normed = self.attention_norm(x)
@@ -113,23 +114,15 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Causal self-attention over a SID, cross-attention to a user's history, feed-forward."""
 
-    def __init__(
-        self,
-        hidden_size: int,
-        n_heads: int,
-        head_size: int,
-        inner_size: int,
-        dropout: float,
-        attention_dropout: float,
-    ):
+    def __init__(self, shape: LayerShape):
         super().__init__()
-        self.self_norm = nn.RMSNorm(hidden_size, eps=1e-6)
-        self.self_attention = Attention(hidden_size, n_heads, head_size, attention_dropout)
-        self.cross_norm = nn.RMSNorm(hidden_size, eps=1e-6)
-        self.cross_attention = Attention(hidden_size, n_heads, head_size, attention_dropout)
-        self.forward_norm = nn.RMSNorm(hidden_size, eps=1e-6)
-        self.feed_forward = FeedForward(hidden_size, inner_size, dropout)
-        self.dropout = Dropout(dropout)
+        self.self_norm = nn.RMSNorm(shape.hidden_size, eps=1e-6)
+        self.self_attention = Attention(shape)
+        self.cross_norm = nn.RMSNorm(shape.hidden_size, eps=1e-6)
+        self.cross_attention = Attention(shape)
+        self.forward_norm = nn.RMSNorm(shape.hidden_size, eps=1e-6)
+        self.feed_forward = FeedForward(shape)
+        self.dropout = Dropout(shape.dropout)
 
     def forward(self, x: Tensor, memory: KeyValue, mask: Tensor) -> Tensor:
         """Teacher forced, whole SIDs at once.

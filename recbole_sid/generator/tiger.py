@@ -21,7 +21,13 @@ from recbole_sid.generator.base import Generator
 from recbole_sid.generator.beam import Ranked, beam_search, rank_items
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.generator.dropout import Dropout
-from recbole_sid.generator.layers import DecoderLayer, EncoderLayer, KeyValue, init_weights
+from recbole_sid.generator.layers import (
+    DecoderLayer,
+    EncoderLayer,
+    KeyValue,
+    LayerShape,
+    init_weights,
+)
 from recbole_sid.settings import require
 
 
@@ -91,7 +97,7 @@ class Tiger(Generator):
         super().__init__(settings, catalogue, window, user_buckets)
         self.settings = settings
         hidden, n_levels = settings.hidden_size, catalogue.n_levels
-        shape = (
+        shape = LayerShape(
             hidden,
             settings.n_heads,
             settings.head_size,
@@ -106,9 +112,9 @@ class Tiger(Generator):
         self.user_embedding = (
             nn.Embedding(settings.user_tokens, hidden) if settings.user_tokens else None
         )
-        self.encoder = nn.ModuleList(EncoderLayer(*shape) for _ in range(settings.encoder_layers))
+        self.encoder = nn.ModuleList(EncoderLayer(shape) for _ in range(settings.encoder_layers))
         self.encoder_norm = nn.RMSNorm(hidden, eps=1e-6)
-        self.decoder = nn.ModuleList(DecoderLayer(*shape) for _ in range(settings.decoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(shape) for _ in range(settings.decoder_layers))
         self.decoder_norm = nn.RMSNorm(hidden, eps=1e-6)
         self.heads = nn.ModuleList(nn.Linear(hidden, size, bias=False) for size in catalogue.sizes)
         self.dropout = Dropout(settings.dropout)

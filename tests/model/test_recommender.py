@@ -106,10 +106,10 @@ def test_full_sort_scores_are_those_of_rank_and_infinite_elsewhere(parts):
     assert torch.equal(found[held], ranked.scores[held])
 
 
+# With collision: none equal SIDs are credited otherwise, by design: see tests/test_evaluation.py.
+@pytest.mark.parametrize("parts", ["dedup"], indirect=True)
 def test_recboles_collector_on_full_sort_scores_gives_the_ranked_metrics(parts):
     config, _, loaders, model = parts
-    if config["collision"] == "none":
-        pytest.skip("equal SIDs are credited differently by design: tests/test_evaluation.py")
     stock, ours = FixedCollector(config), TopKCollector(config, model.generator.catalogue)
     for interaction, _, rows, targets in loaders[2]:
         with torch.no_grad():
