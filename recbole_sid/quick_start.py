@@ -60,9 +60,9 @@ def run(
     Returns:
         What ``recbole.quick_start.run_recbole`` returns (``best_valid_score``,
         ``valid_score_bigger``, ``best_valid_result``, ``test_result``) and ``sid`` (quality of the
-        SIDs), ``run_folder``, ``timing`` and what identifies the run (``model``, ``dataset``,
-        ``settings_hash``, ``inputs_hash``, ``recbole_sid``). ``best_valid_score`` is None when
-        nothing was validated.
+        SIDs), ``trained_in`` (float32 or bfloat16), ``run_folder``, ``timing`` and what identifies
+        the run (``model``, ``dataset``, ``settings_hash``, ``inputs_hash``, ``recbole_sid``).
+        ``best_valid_score`` is None when nothing was validated.
 
     Raises:
         InputError: bad input, before anything is trained or overwritten.
@@ -120,6 +120,9 @@ def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
     }
     if isinstance(recommender, SIDRecommender):
         result["sid"] = {f"sid/{key}": v for key, v in quality(recommender.sids).items()}
+    if isinstance(trainer, SIDTrainer):
+        # precision: auto means another type on another processor.
+        result["trained_in"] = str(trainer.dtype).removeprefix("torch.")
     identity = {
         "model": config["model"],
         "dataset": config["dataset"],

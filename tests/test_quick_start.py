@@ -52,6 +52,7 @@ def test_what_run_returns(trained):
     names = [*ACCURACY, "sid_recall", "generated"]
     assert set(result["test_result"]) == {f"{name}@{k}" for name in names for k in (5, 10)}
     assert result["test_result"]["generated@10"] == 1
+    assert result["trained_in"] == "float32"
     assert 0 <= result["sid"]["sid/collision_rate"] < 1
     assert set(result["timing"]["seconds"]) == {"data", "tokenize", "train", "test", "total"}
     memory = result["timing"]["peak_memory_mb"]
@@ -280,6 +281,7 @@ def test_every_tokenizer_with_every_training(tokenizer, training, tmp_path, cach
     sids = SemanticIDs.load(tmp_path / "run" / "sids.json")
     assert sids.sizes[:3] == ((6, 6, 6) if tokenizer == "file" else (8, 8, 8))
     assert result["test_result"]["generated@10"] == 1
+    assert result["trained_in"] == "float32"
     assert result["test_result"]["recall@10"] > 0
     assert recbole_sid.load(tmp_path / "run").model.sids.fingerprint() == sids.fingerprint()
 
