@@ -1,6 +1,6 @@
 """Check that RecBole splits Beauty as published: its counts, and leave-one-out by file order.
 
-Usage: python benchmarks/beauty_split.py DATA_PATH
+Usage: python benchmarks/beauty_split.py DATA_PATH; exit code 1 where anything differs.
 where DATA_PATH/beauty holds beauty.inter (rows in per-user order, days with ties) and beauty.item.
 """
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 from recbole_sid import compat
 from recbole_sid.config import Config
+
+PUBLISHED = {"users": 22_363, "items": 12_101, "interactions": 198_502}
 
 
 def published_order(path: Path) -> dict[str, list[str]]:
@@ -25,7 +27,7 @@ def published_order(path: Path) -> dict[str, list[str]]:
     return sequences
 
 
-def main(data_path: str) -> None:
+def main(data_path: str) -> int:
     config = Config("TIGER", "beauty", config_dict={"data_path": data_path})
     dataset = compat.create_dataset(config)
     loaders = compat.data_preparation(config, dataset)
@@ -33,8 +35,13 @@ def main(data_path: str) -> None:
     window = config["MAX_ITEM_LIST_LENGTH"]
     users = dataset.field2id_token["user_id"]
     items = dataset.field2id_token["item_id"]
-    print(f"users {dataset.user_num - 1}, items {dataset.item_num - 1}", end=", ")
-    print(f"interactions {sum(map(len, sequences.values()))}")
+    counts = {
+        "users": dataset.user_num - 1,
+        "items": dataset.item_num - 1,
+        "interactions": sum(map(len, sequences.values())),
+    }
+    print(counts, "as published" if counts == PUBLISHED else f"but published are {PUBLISHED}")
+    failed = counts != PUBLISHED
     for name, loader, back in (("valid", loaders[1], 2), ("test", loaders[2], 1)):
         rows = loader.dataset.inter_feat
         wrong = 0
@@ -45,8 +52,10 @@ def main(data_path: str) -> None:
             expected = sequence[: len(sequence) - back][-window:]
             same = items[history[:length]].tolist() == expected and items[target] == sequence[-back]
             wrong += not same
+        failed |= wrong > 0
         print(f"{name}: {len(rows)} users, {wrong} differ from the published leave-one-out split")
+    return int(failed)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    sys.exit(main(sys.argv[1]))

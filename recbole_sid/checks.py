@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import recbole
 from recbole.evaluator.register import metric_information, metric_types, metrics_dict
-from recbole.utils import EvaluatorType, ModelType
+from recbole.utils import (
+    EvaluatorType,
+    ModelType,
+    dataset_arguments,
+    evaluation_arguments,
+    general_arguments,
+    training_arguments,
+)
 
 from recbole_sid.errors import InputError, did_you_mean, preview
 from recbole_sid.items.encoder import EncoderSettings
 from recbole_sid.items.prompt import Prompt, PromptSettings
 from recbole_sid.items.table import ItemFields
 from recbole_sid.items.vectors import VectorSettings
+from recbole_sid.parsing import read_yaml
 from recbole_sid.registry import ComponentSpec, components
+from recbole_sid.resources import resource_dir
 from recbole_sid.settings import build, require
 
 Settings = Mapping[str, Any]
+logger = logging.getLogger("recbole_sid")
 
 # Settings that RecBole reads although none of its yaml files has them.
 RECBOLE_KEYS = frozenset(
@@ -93,6 +106,54 @@ def check_keys(given: Iterable[str], known: Iterable[str], used: Iterable[Compon
             raise InputError(f"unknown setting '{key}'.{did_you_mean(key, known)}")
 
 
+def check_stock_keys(given: Iterable[str], known: Iterable[str]) -> None:
+    """Warn of settings that a run of one of RecBole's models does not read.
+
+    The class of such a model may be the user's own and read settings that stand in no yaml file, so
+    that an unknown one is no error.
+
+    Args:
+        given: keys of the user's files, dictionary and command line.
+        known: keys that have a default for this model, and RecBole's own.
+
+    Raises:
+        InputError: a key belongs to a tokenizer or generator and to nothing of RecBole.
+    """
+    for key in sorted({*given}.difference(known, RECBOLE_KEYS)):
+        if key in recbole_keys():
+            continue
+        if owners := owners_of(key):
+            raise InputError(
+                f"setting '{key}' belongs to {owners[0].kind} '{owners[0].name}', but the model is "
+                "RecBole's and has none: remove it, or choose a model of recbole_sid"
+            )
+        if key not in our_keys():
+            logger.warning(
+                "unknown setting '%s': it is in no yaml file of RecBole or recbole_sid.%s",
+                key,
+                did_you_mean(key, {*known, *recbole_keys()}),
+            )
+
+
+@cache
+def recbole_keys() -> frozenset[str]:
+    """Every setting of RecBole: of its yaml files, of its argument lists, and those beside them."""
+    files = (Path(recbole.__file__).parent / "properties").rglob("*.yaml")
+    lists = (general_arguments, training_arguments, evaluation_arguments, dataset_arguments)
+    return RECBOLE_KEYS.union(*map(read_yaml, files), *lists)
+
+
+def our_keys() -> set[str]:
+    """Every setting of our yaml files, and of all components that are registered."""
+    files = [
+        file
+        for folder in ("properties", "dataset_configs")
+        for file in resource_dir(folder).rglob("*.yaml")
+    ]
+    own = [spec.keys for spec in components()]
+    return set().union(*map(read_yaml, files), *own)
+
+
 def owners_of(key: str) -> list[ComponentSpec]:
     """The components, of all that are registered, that have a setting called ``key``."""
     return [spec for spec in components() if key in spec.keys]
@@ -131,6 +192,14 @@ def check_metrics(settings: Settings, ours: bool) -> None:
                 "generates only the best ones. Use Recall, NDCG, MRR, Hit …, or sampled "
                 "evaluation: eval_args: {split: {LS: valid_and_test}, order: TO, mode: uni100}"
             )
+    if ours and settings["collision"] == "none":
+        sampled = [mode for mode in _modes(settings) if str(mode).startswith(("uni", "pop"))]
+        if sampled:
+            raise InputError(
+                f"setting 'eval_args: mode' is {sampled[0]!r}, but must be full with collision: "
+                "none: items that share a SID have equal scores, and a sampled list would credit "
+                "each of them with the whole hit. Use full evaluation, or collision: dedup"
+            )
     valid = settings["valid_metric"]
     if not isinstance(valid, str) or valid.lower() not in columns:
         raise InputError(
@@ -142,8 +211,9 @@ def check_metrics(settings: Settings, ours: bool) -> None:
         raise InputError(f"{preview(values)} cannot be measured together with ranking metrics")
     if ours and "beam_size" in settings:
         beams = settings["beam_size"]
+        require(type(beams) is int, "beam_size", beams, "a whole number")
         require(
-            isinstance(beams, int) and beams >= max(topk),
+            beams >= max(topk),
             "beam_size",
             beams,
             f"at least max(topk) = {max(topk)}",

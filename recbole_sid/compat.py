@@ -1,11 +1,13 @@
 """What RecBole 1.2.1 needs to be right on today's packages; each fix says why it is here.
 
-RecBole is subclassed, not patched. Two things cannot be reached that way and are switched for the
-length of one call: the folder of TensorBoard events and, on request, torch's reading of pickles.
+RecBole is subclassed, not patched. Three things cannot be reached that way and are switched for
+the length of one call: how its files are read, the folder of TensorBoard events and, on request,
+torch's reading of pickles.
 """
 
 from __future__ import annotations
 
+import csv
 import importlib
 import importlib.util
 import logging
@@ -16,13 +18,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import recbole.data.dataset.dataset
 import recbole.data.utils
 import recbole.trainer.trainer
 import recbole.utils
 import torch
+from pandas._libs.parsers import STR_NA_VALUES
 from recbole.evaluator import Collector
 from recbole.trainer import Trainer
 from torch.utils.tensorboard import SummaryWriter
@@ -43,6 +49,7 @@ __all__ = [
     "pretrained_loading",
     "read_checkpoint",
     "tensorboard_in",
+    "texts_as_written",
 ]
 
 _logger = logging.getLogger("recbole_sid")
@@ -115,14 +122,15 @@ def import_sequential_models() -> None:
 
 
 def create_dataset(config: Any) -> Any:
-    """RecBole's dataset for ``config``, without its unasked ``pickle.load``.
+    """RecBole's dataset for ``config``, with every row, without RecBole's unasked ``pickle.load``.
 
-    RecBole reads ``{checkpoint_dir}/{dataset}-{class}.pth`` whenever that file exists, and a pickle
-    runs code (recbole/data/utils.py:52-58). Here a pickle is read only when ``dataset_save_path``
-    names it. ``save_dataset`` writes into the checkpoint folder as before.
+    Files are read as :func:`texts_as_written`. RecBole also reads the pickle
+    ``{checkpoint_dir}/{dataset}-{class}.pth`` whenever that file exists, and a pickle runs code
+    (recbole/data/utils.py:52-58). Here a pickle is read only when ``dataset_save_path`` names it.
+    ``save_dataset`` writes into the checkpoint folder as before.
     """
     _warn_about_pickle(config, "dataset_save_path")
-    with _empty_checkpoint_dir(config, "save_dataset"):
+    with _empty_checkpoint_dir(config, "save_dataset"), texts_as_written():
         dataset = recbole.data.utils.create_dataset(config)
     if config["save_dataset"]:
         dataset.save()
@@ -198,6 +206,41 @@ def tensorboard_in(folder: str | Path) -> Iterator[None]:
         yield
     finally:
         module.get_tensorboard = before
+
+
+@contextmanager
+def texts_as_written() -> Iterator[None]:
+    """Datasets that are built in the block keep quotes, and words such as ``NA`` in token columns.
+
+    RecBole reads its files with pandas' defaults (recbole/data/dataset/dataset.py:486-493), so a
+    cell that starts with ``"`` swallows the rows up to the next quote or ends the run, and an item
+    named ``NA``, ``null`` or ``None`` is dropped as missing. Here quotes have no meaning, and only
+    an empty cell is missing. In ``float`` and ``float_seq`` columns pandas' words stay missing.
+    """
+    module = recbole.data.dataset.dataset
+    before = module.pd
+    module.pd = SimpleNamespace(**{**vars(pd), "read_csv": _read_atomic_file})
+    try:
+        yield
+    finally:
+        module.pd = before
+
+
+def _read_atomic_file(path: str, *, usecols: list[str], **given: Any) -> pd.DataFrame:
+    """``pandas.read_csv`` for columns that are named ``name:type``."""
+    missing = {
+        column: list(STR_NA_VALUES) if column.endswith((":float", ":float_seq")) else [""]
+        for column in usecols
+    }
+    return pd.read_csv(
+        path,
+        usecols=usecols,
+        quoting=csv.QUOTE_NONE,
+        na_values=missing,
+        keep_default_na=False,
+        index_col=False,  # else, in rows with a separator at the end, the ids become row names
+        **given,
+    )
 
 
 class FixedCollector(Collector):

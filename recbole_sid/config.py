@@ -30,6 +30,8 @@ from recbole_sid.errors import InputError
 from recbole_sid.parsing import YamlLoader, parse_command_line, parse_value, read_yaml
 from recbole_sid.resources import resource_dir
 
+# Settings that name a file which stage 1 reads.
+INPUT_FILES = ("sid_file", "item_embedding_file", "item_embedding_ids")
 # What RecBole adds to the settings; it follows from them and cannot be given back to it.
 _DERIVED = frozenset(
     [
@@ -73,6 +75,10 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
+# Settings that belong to one start of a run and are not written into its folder.
+_OF_ONE_START = frozenset(["output", "resume", "overwrite"])
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """What holds for a whole run; meanings and defaults in ``properties/overall.yaml``."""
@@ -105,6 +111,11 @@ class Config(recbole.config.Config):
         config_dict: settings; text values are parsed (``"[5, 10]"``), never evaluated.
         command_line: ``--key=value`` arguments, or ``None`` for those of this process. By default
             the command line is not read.
+        stage_1: whether stage 1 can still come; False, when there are SIDs already, leaves its
+            settings and files unchecked.
+
+    ``checkpoint_dir``, where RecBole's trainers write, is the run folder's name with ``-stock``:
+    only :func:`recbole_sid.run` may write into the run folder, and sets it so.
     """
 
     parameters: dict[str, list[str]]
@@ -116,6 +127,8 @@ class Config(recbole.config.Config):
         config_file_list: Sequence[str | Path] | None = None,
         config_dict: Mapping[str, Any] | None = None,
         command_line: Sequence[str] | None = (),
+        *,
+        stage_1: bool = True,
     ) -> None:
         if command_line is None:
             notebook = "ipykernel_launcher" in sys.argv[0]
@@ -123,8 +136,8 @@ class Config(recbole.config.Config):
         self._command_line = list(command_line)
         self._layers: list[tuple[Path, dict[str, Any]]] = []
         super().__init__(model, dataset, config_file_list, config_dict)
-        self._check()
-        self.final_config_dict["checkpoint_dir"] = str(self.run_folder)
+        self._check(stage_1)
+        self.final_config_dict["checkpoint_dir"] = f"{self.run_folder}-stock"
 
     # -- what the run is made of ------------------------------------------------------------------
 
@@ -168,18 +181,30 @@ class Config(recbole.config.Config):
         return Path(output) if output else Path("runs") / name
 
     def settings_hash(self) -> str:
-        """sha256 hex over the settings that can change a result; files count by their names."""
+        """sha256 hex over the settings that can change a result.
+
+        Files count by their names without folders; what is in them counts in ``inputs_hash``.
+        """
         plain = {k: v for k, v in self.to_plain().items() if k not in _WITHOUT_EFFECT}
+        for key in INPUT_FILES:
+            if plain.get(key) is not None:
+                plain[key] = Path(plain[key]).name
         text = json.dumps(_canonical(plain), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_plain(self) -> dict[str, Any]:
         """All settings as plain data: written as yaml and given as a file they make this Config.
 
-        The number of processes and their addresses are left out: they belong to one start.
+        Files are named by absolute paths, so that these settings hold in any working directory.
+        Left out is what belongs to one start: ``output``, ``resume``, ``overwrite``, the number of
+        processes and their addresses.
         """
-        plain = {k: v for k, v in self.final_config_dict.items() if k not in _DERIVED}
-        plain["data_path"] = self._data_root
+        left_out = _DERIVED | _OF_ONE_START
+        plain = {k: v for k, v in self.final_config_dict.items() if k not in left_out}
+        plain["data_path"] = os.path.abspath(self._data_root)
+        for key in INPUT_FILES:
+            if plain.get(key) is not None:
+                plain[key] = os.path.abspath(plain[key])
         negatives = plain["train_neg_sample_args"]
         if negatives["distribution"] == "none":
             plain["train_neg_sample_args"] = None
@@ -277,8 +302,10 @@ class Config(recbole.config.Config):
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         internal, external = self.internal_config_dict, self.external_config_dict
-        if registry.model(self.model) is not None:
-            known = {*internal, *(key for keys in self.parameters.values() for key in keys)}
+        known = {*internal, *(key for keys in self.parameters.values() for key in keys)}
+        if registry.model(self.model) is None:
+            checks.check_stock_keys(external, known)
+        else:
             used = (
                 registry.tokenizer(internal["tokenizer"]),
                 registry.generator(internal["generator"]),
@@ -319,16 +346,17 @@ class Config(recbole.config.Config):
         with _recbole_complaints():
             super()._set_eval_neg_sample_args(phase)
 
-    def _check(self) -> None:
+    def _check(self, stage_1: bool) -> None:
         """All checks that need the complete settings."""
         final = self.final_config_dict
         final.update(asdict(settings.build(checks.Numbers, final)))
         settings.build(RunSettings, final)
         if self.model_spec is not None:
-            settings.build(self.tokenizer_spec.cls.Settings, final, self.tokenizer_spec.prefix)
             settings.build(self.generator_spec.cls.Settings, final, self.generator_spec.prefix)
+        if self.model_spec is not None and stage_1:
+            settings.build(self.tokenizer_spec.cls.Settings, final, self.tokenizer_spec.prefix)
         checks.check_interactions(final)
-        if self.model_spec is not None:
+        if self.model_spec is not None and stage_1:
             checks.check_items(final, self.tokenizer_spec.cls.needs_vectors)
 
 

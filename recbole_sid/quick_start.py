@@ -24,7 +24,13 @@ from recbole_sid.model.recommender import SIDRecommender
 from recbole_sid.settings import build
 from recbole_sid.sid.quality import quality
 from recbole_sid.sid.table import SemanticIDs
-from recbole_sid.trainer import SIDTrainer, TrainingSettings, read_state
+from recbole_sid.trainer import (
+    SIDTrainer,
+    TrainingData,
+    TrainingSettings,
+    check_sequences,
+    read_state,
+)
 from recbole_sid.version import __version__
 from recbole_sid.weights import load_weights
 
@@ -61,13 +67,15 @@ def run(
         What ``recbole.quick_start.run_recbole`` returns (``best_valid_score``,
         ``valid_score_bigger``, ``best_valid_result``, ``test_result``) and ``sid`` (quality of the
         SIDs), ``trained_in`` (float32 or bfloat16), ``run_folder``, ``timing`` and what identifies
-        the run (``model``, ``dataset``, ``settings_hash``, ``inputs_hash``, ``recbole_sid``).
+        the run (``model``, ``dataset``, ``settings_hash``, ``data_hash``, ``inputs_hash``,
+        ``recbole_sid``).
         ``best_valid_score`` is None when nothing was validated.
 
     Raises:
         InputError: bad input, before anything is trained or overwritten.
     """
     config = checked_config(model, dataset, config_file_list, config_dict, command_line)
+    config["checkpoint_dir"] = str(config.run_folder)
     _refuse_what_run_lacks(config)
     finished = run_folder.stored_result(config)
     if finished is not None:
@@ -79,13 +87,15 @@ def run(
 
 def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
     clock = Clock()
-    logger.info("%s on %s, run folder %s", config["model"], config["dataset"], config.run_folder)
     with clock("data"):
-        inputs = run_folder.inputs_hash(config)  # before they can change under a long run
+        # Before the files can change under a long run.
+        hashes = {
+            "data_hash": run_folder.data_hash(config),
+            "inputs_hash": run_folder.inputs_hash(config),
+        }
         init_seed(config["seed"], config["reproducibility"])
         data, loaders = read_data(config)
         train_data, valid_data, test_data = loaders
-        logger.info(data)
     with clock("tokenize"):
         init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
         recommender = compat.get_model(config["model"])(config, train_data.dataset)
@@ -93,15 +103,21 @@ def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
     state_file = config.run_folder / run_folder.STATE
     resuming = config.run.resume and state_file.is_file()
     if resuming:
-        read_state(state_file, config, recommender)
+        state = read_state(state_file, config, recommender)
+        sequences = TrainingData(train_data.dataset, config, recommender)
+        check_sequences(state, sequences, state_file)
     # Bad input has been refused by now: only from here on is anything written.
     folder = run_folder.start(config)
     log.write_to(folder / run_folder.LOG)
+    logger.info("%s on %s, run folder %s", config["model"], config["dataset"], folder)
+    logger.info(data)
     if isinstance(recommender, SIDRecommender):
         recommender.sids.save(folder / run_folder.SIDS)
     n_parameters = sum(p.numel() for p in recommender.parameters() if p.requires_grad)
     logger.info("Stage 2: %s, %s parameters", config["model"], f"{n_parameters:,}")
     trainer = trainer_class(config)(config, recommender)
+    if isinstance(trainer, SIDTrainer):
+        trainer.resumable = True
     if resuming:
         trainer.resume_checkpoint(state_file)
     show = bool(config["show_progress"])
@@ -111,7 +127,7 @@ def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
         )
     with clock("test"):
         test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=show)
-    result = {
+    result: dict[str, Any] = {
         # RecBole's score is infinite when nothing was validated (eval_step: 0).
         "best_valid_score": float(best_score) if np.isfinite(best_score) else None,
         "valid_score_bigger": bool(config["valid_metric_bigger"]),
@@ -127,7 +143,7 @@ def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
         "model": config["model"],
         "dataset": config["dataset"],
         "settings_hash": config.settings_hash(),
-        "inputs_hash": inputs,
+        **hashes,
         "recbole_sid": __version__,
     }
     result = identity | result
@@ -201,6 +217,9 @@ def read_data(config: Config) -> tuple[Dataset, tuple[Any, Any, Any]]:
 def load(folder: str | Path) -> LoadedRun:
     """A finished run of ours again: config, dataset, and model with its best weights.
 
+    The SIDs are those in the folder, so the files that stage 1 read need not exist any more. The
+    dataset must lie where it lay, unchanged.
+
     Args:
         folder: the folder that :func:`run` wrote.
 
@@ -224,17 +243,21 @@ def load_data_and_model(model_file: str | Path) -> tuple[Any, ...]:
         InputError: as :func:`load`.
     """
     folder = Path(model_file).parent
-    for path in (folder / run_folder.CONFIG, folder / run_folder.SIDS, Path(model_file)):
+    names = (run_folder.CONFIG, run_folder.SIDS, run_folder.RESULT)
+    for path in (*(folder / name for name in names), Path(model_file)):
         if not path.is_file():
             raise InputError(
                 f"'{folder}' has no {path.name}: it is not the folder of a finished run of a "
                 "recbole_sid model"
             )
     config = Config(
-        config_file_list=[str(folder / run_folder.CONFIG)], config_dict={"output": str(folder)}
+        config_file_list=[str(folder / run_folder.CONFIG)],
+        config_dict={"output": str(folder)},
+        stage_1=False,
     )
     if config.model_spec is None:
         raise InputError(f"'{folder}' holds a run of '{config['model']}', which is RecBole's model")
+    run_folder.check_data(config)
     compat.numpy_aliases()
     init_seed(config["seed"], config["reproducibility"])
     dataset, loaders = read_data(config)

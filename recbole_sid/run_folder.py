@@ -6,16 +6,16 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-from recbole_sid.errors import InputError
-
-if TYPE_CHECKING:
-    from recbole_sid.config import Config
+from recbole_sid.config import INPUT_FILES, Config
+from recbole_sid.errors import InputError, preview
+from recbole_sid.tokenizer.pipeline import source_hash
+from recbole_sid.version import __version__
 
 logger = logging.getLogger("recbole_sid")
 
@@ -26,6 +26,7 @@ STATE = "training.pt"
 LOG = "run.log"
 RESULT = "result.json"
 TIMING = "timing.json"
+_WRITTEN = (CONFIG, SIDS, WEIGHTS, STATE, LOG, RESULT, TIMING)
 _EVENTS = "events.out.tfevents.*"
 
 _CHUNK = 2**20
@@ -35,15 +36,26 @@ def stored_result(config: Config) -> dict[str, Any] | None:
     """The result of this very run if its folder holds it, else None: then the run may start.
 
     Raises:
-        InputError: the folder holds something that would be lost.
+        InputError: the folder holds something that would be lost, or cannot be made.
     """
     folder = config.run_folder
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"'{folder}' is a file, but a run needs a folder: name another --output")
+    above = _require_folder("output", folder)
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"no files may be written in '{above}': name another --output")
+    if config.model_spec is not None:
+        # A cache that may only be read is of use as long as it holds what is needed.
+        _require_folder("cache_dir", config.run.cache_folder)
+    _refuse_lost_inputs(config, folder)
     if config.run.overwrite and config.run.resume:
         raise InputError("--overwrite starts anew and --resume goes on: give one of them")
     if config.run.overwrite:
         return None
+    present = [name for name in _WRITTEN if os.path.lexists(folder / name)]
+    if present and not {CONFIG, LOG} <= set(present):
+        raise InputError(
+            f"'{folder}' is not the folder of a run, but has {preview(present)}, which a run "
+            "would replace: name another --output"
+        )
     if (folder / RESULT).is_file():
         return _reused(config, folder)
     if (folder / STATE).is_file() and not config.run.resume:
@@ -51,12 +63,39 @@ def stored_result(config: Config) -> dict[str, Any] | None:
             f"'{folder}' holds an unfinished run. Go on with --resume, or start anew with "
             "--overwrite"
         )
-    if (folder / CONFIG).is_file() and not (folder / LOG).is_file():
-        raise InputError(
-            f"'{folder}' is not the folder of a run, but has a {CONFIG}, which would be replaced: "
-            "name another --output"
-        )
     return None
+
+
+def _require_folder(key: str, folder: Path) -> Path:
+    """The nearest folder that exists: ``folder`` or one above it; a file there is refused."""
+    whole = folder.absolute()
+    nearest = next(path for path in (whole, *whole.parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise InputError(
+            f"setting '{key}' leads to '{folder}', but '{nearest}' is a file, not a folder: name "
+            f"another --{key}"
+        )
+    return nearest
+
+
+def _refuse_lost_inputs(config: Config, folder: Path) -> None:
+    written = {(folder / name).resolve() for name in _WRITTEN}
+    for key, file in _stage_1_files(config).items():
+        if file.resolve() in written:
+            raise InputError(
+                f"setting '{key}' is '{file}', which this run would replace: copy it to another "
+                "folder, or name another --output"
+            )
+
+
+def _stage_1_files(config: Config) -> dict[str, Path]:
+    """The user's files that stage 1 reads, by their settings; the item file is not among them."""
+    values = config.final_config_dict
+    return {
+        key: Path(values[key])
+        for key in INPUT_FILES
+        if config.model_spec is not None and values.get(key) is not None
+    }
 
 
 def _reused(config: Config, folder: Path) -> dict[str, Any]:
@@ -69,7 +108,11 @@ def _reused(config: Config, folder: Path) -> dict[str, Any]:
         ) from error
     for key, now, what in (
         ("settings_hash", config.settings_hash(), "of other settings"),
-        ("inputs_hash", inputs_hash(config), "on other data: the files have changed since"),
+        (
+            "inputs_hash",
+            inputs_hash(config),
+            "on other data or by other code: the files have changed since",
+        ),
     ):
         if result.get(key) != now:
             raise InputError(
@@ -87,11 +130,24 @@ def start(config: Config) -> Path:
     """Make the folder, or clear what an earlier run left in it; write the settings.
 
     A resumed run keeps all it has. Files that no run writes are left alone.
+
+    Raises:
+        InputError: the file system refuses it.
     """
     folder = config.run_folder
+    try:
+        _start(config, folder)
+    except OSError as error:
+        raise InputError(
+            f"the run folder '{folder}' cannot be written: {error}. Name another --output"
+        ) from error
+    return folder
+
+
+def _start(config: Config, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (config.run.resume and (folder / STATE).is_file()):
-        for name in (SIDS, WEIGHTS, STATE, LOG, RESULT, TIMING):
+        for name in _WRITTEN:
             (folder / name).unlink(missing_ok=True)
         # RecBole's last event, the hyperparameters, has a folder of its own, named by the time.
         for pattern in (_EVENTS, f"[0-9]*.[0-9]*/{_EVENTS}"):
@@ -100,7 +156,6 @@ def start(config: Config) -> Path:
                 if events.parent != folder and not any(events.parent.iterdir()):
                     events.parent.rmdir()
     (folder / CONFIG).write_text(yaml.safe_dump(config.to_plain(), sort_keys=True), "utf-8")
-    return folder
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -110,14 +165,43 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-def inputs_hash(config: Config) -> str:
-    """sha256 hex over names and contents of the files that the run reads, wherever they lie."""
+def check_data(config: Config) -> None:
+    """Refuse a finished run whose dataset is not the one that it was made on.
+
+    The code and the inputs of stage 1 may differ: weights and SIDs are those in the folder.
+    """
+    path = config.run_folder / RESULT
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"'{path}' cannot be read: {error}") from error
+    if stored.get("data_hash") != data_hash(config):
+        raise InputError(
+            f"'{path.parent}' holds a run on other data: the files in '{config['data_path']}' "
+            "have changed since. Give it the old files, or run it again"
+        )
+
+
+def data_hash(config: Config) -> str:
+    """sha256 hex over names and contents of the dataset's files, wherever they lie."""
     folder, dataset = Path(config["data_path"]), config["dataset"]
-    files = sorted(file for file in folder.glob(f"{dataset}.*") if file.is_file())
-    values = config.final_config_dict
-    for key in ("sid_file", "item_embedding_file", "item_embedding_ids"):
-        if config.model_spec is not None and values.get(key) is not None:
-            files.append(Path(values[key]))
+    return _files_hash(sorted(file for file in folder.glob(f"{dataset}.*") if file.is_file()))
+
+
+def inputs_hash(config: Config) -> str:
+    """sha256 hex over all but the settings that a result follows from.
+
+    The dataset's files, the user's files of stage 1, the version of this package, and the source
+    of the tokenizer and the generator.
+    """
+    parts = [__version__, data_hash(config), _files_hash(_stage_1_files(config).values())]
+    if config.model_spec is not None:
+        for component in (config.tokenizer_spec, config.generator_spec):
+            parts.append(source_hash(component.cls) or "typed into a session")
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _files_hash(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())

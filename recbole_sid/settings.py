@@ -113,5 +113,7 @@ def _describe(hint: Any) -> str:
         return " or ".join(_describe(arg) for arg in args)
     if origin in (list, tuple):
         return f"a list of {_describe((args or (Any,))[0])} values" if args else "a list"
+    if hint is dict or origin is dict:
+        return "a mapping"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     return names.get(hint, str(hint))

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
-from functools import partial
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 import recbole.quick_start.quick_start as stock
 import recbole.trainer
 
-from recbole_sid import compat, registry
+from recbole_sid import checks, compat, registry
+from recbole_sid.config import Config
 from recbole_sid.errors import InputError
 from recbole_sid.quick_start import checked_config
 
 _PACKAGE = "recbole.model.sequential_recommender"
 _stock_config = stock.Config
 _aliases: dict[str, ModuleType] = {}
+_warned: set[str] = set()
+logger = logging.getLogger("recbole_sid")
 
 
 def register() -> None:
@@ -25,8 +29,9 @@ def register() -> None:
 
     RecBole finds a model as ``recbole.model.<family>.<name>`` and its trainer as
     ``recbole.trainer.<name>Trainer`` (recbole/utils/utils.py:55-110): both get a new entry. One
-    name is replaced, ``Config`` in ``recbole.quick_start.quick_start``, by ours, which then also
-    reads ``sys.argv`` as RecBole's does. :func:`unregister` undoes it all. Call this after your own
+    name is replaced, ``Config`` in ``recbole.quick_start.quick_start``, by ours. It reads
+    ``sys.argv`` too, but only ``--key=value`` where key is a setting: other arguments are those of
+    the calling program. :func:`unregister` undoes it all. Call this after your own
     ``register_model``.
 
     Raises:
@@ -48,7 +53,7 @@ def register() -> None:
         setattr(module, name, spec.recommender)
         sys.modules[path] = _aliases[name] = module
         setattr(recbole.trainer, f"{name}Trainer", spec.trainer)
-    stock.Config = partial(checked_config, command_line=None)
+    stock.Config = _config
 
 
 def unregister() -> None:
@@ -58,3 +63,26 @@ def unregister() -> None:
         del sys.modules[module.__name__]
         delattr(recbole.trainer, f"{name}Trainer")
     _aliases.clear()
+    _warned.clear()
+
+
+def _config(*args: Any, **kwargs: Any) -> Config:
+    return checked_config(*args, **kwargs, command_line=_settings_in_argv())
+
+
+def _settings_in_argv() -> list[str]:
+    """What RecBole would take from ``sys.argv``; the rest is left out, with one warning."""
+    if "ipykernel_launcher" in sys.argv[0]:
+        return []
+    known = checks.recbole_keys() | checks.our_keys()
+    taken: list[str] = []
+    rest: list[str] = []
+    for argument in sys.argv[1:]:
+        key, equals, _ = argument.partition("=")
+        is_setting = key.startswith("--") and equals and key[2:] in known
+        (taken if is_setting else rest).append(argument)
+    # Tuning makes a configuration for every trial.
+    if not _warned.issuperset(rest):
+        _warned.update(rest)
+        logger.warning("arguments that are no settings are left to the program: %s", " ".join(rest))
+    return taken

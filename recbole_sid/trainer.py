@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -89,21 +89,28 @@ class TrainingSettings:
 class SIDTrainer(Trainer):
     """Trains and evaluates a :class:`SIDRecommender`.
 
-    Files in the run folder: ``model.safetensors`` holds the weights of the best epoch,
-    ``training.pt`` everything needed to go on from the last epoch (tensors and plain data).
+    Its folder is the config's ``checkpoint_dir``. ``model.safetensors`` there holds the weights of
+    the best epoch. ``training.pt``, everything needed to go on from the last epoch (tensors and
+    plain data), is written only when ``resumable`` is set, as :func:`recbole_sid.run` does.
+
+    A trainer that ``run`` did not start, such as one of stock ``run_recbole`` or ``HyperTuning``,
+    works in ``<run folder>-stock``: what it writes neither replaces the weights of a finished run
+    nor stands in the way of one.
     """
 
     model: SIDRecommender
+    resumable: bool = False
 
     def __init__(self, config, model: SIDRecommender):
-        with tensorboard_in(config.run_folder):
+        folder = Path(config["checkpoint_dir"])
+        with tensorboard_in(folder):
             super().__init__(config, model)
         self.settings = build(TrainingSettings, config.final_config_dict)
         self.dtype = resolve_precision(self.settings.precision, self.device)
         self.eval_collector = TopKCollector(config, model.generator.catalogue)
         self.evaluator = WeightedEvaluator(config)
-        self.saved_model_file = str(config.run_folder / run_folder.WEIGHTS)
-        self.state_file: Path = config.run_folder / run_folder.STATE
+        self.saved_model_file = str(folder / run_folder.WEIGHTS)
+        self.state_file: Path = folder / run_folder.STATE
         self.data: TrainingData | None = None
         self.scheduler: LambdaLR | None = None
         self._to_restore: dict[str, Any] | None = None
@@ -128,7 +135,7 @@ class SIDTrainer(Trainer):
         torch.manual_seed(stage_seed(self.config["seed"], "generator training"))
         if self._to_restore is not None:
             self._restore(self._to_restore)
-        self.save_state = saved
+        self.save_state = saved and self.resumable
         return super().fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False) -> float:
@@ -232,11 +239,7 @@ class SIDTrainer(Trainer):
     def _restore(self, state: dict[str, Any]) -> None:
         assert self.data is not None, "fit() prepares the data"
         assert self.scheduler is not None, "fit() prepares the schedule"
-        if state["data"] != self.data.fingerprint:
-            raise InputError(
-                f"training state {self.state_file} was made on other interactions: start anew with "
-                "--overwrite and without --resume"
-            )
+        check_sequences(state, self.data, self.state_file)
         self.start_epoch = state["next_epoch"]
         self.cur_step = state["cur_step"]
         self.best_valid_score = state["best_valid_score"]
@@ -268,6 +271,15 @@ def read_state(path: str | Path, config, model: SIDRecommender) -> dict[str, Any
                 "with, name another --output, or start anew with --overwrite and without --resume"
             )
     return state
+
+
+def check_sequences(state: Mapping[str, Any], data: TrainingData, path: Path) -> None:
+    """Refuse a state of :func:`read_state` that was made on other interactions than ``data``."""
+    if state["data"] != data.fingerprint:
+        raise InputError(
+            f"training state {path} was made on other interactions: start anew with --overwrite "
+            "and without --resume"
+        )
 
 
 class TrainingData:

@@ -1,3 +1,4 @@
+import logging
 import re
 from pathlib import Path
 
@@ -57,6 +58,8 @@ def test_a_sound_dataset_is_accepted(data):
         ({"topk": [0]}, "'topk' is [0]"),
         ({"topk": "all"}, "'topk' is 'all'"),
         ({"beam_size": 9}, "'beam_size' is 9, but must be at least max(topk) = 10"),
+        ({"beam_size": "many"}, "'beam_size' is 'many', but must be a whole number"),
+        ({"beam_size": [20]}, "'beam_size' is [20], but must be a whole number"),
         ({"metrics": ["GAUC"], "valid_metric": "GAUC"}, "'GAUC' needs the score or rank of every"),
         ({"metrics": ["AUC"], "valid_metric": "AUC"}, "'AUC' needs the score or rank of every"),
         ({"metrics": ["Recall", "AUC"], "valid_metric": "AUC", "eval_args": {"mode": "uni9"}},
@@ -167,6 +170,42 @@ def test_sampled_evaluation_may_use_scores(data):
     assert configure(data, eval_args=eval_args, **given).model == "TIGER"
     with pytest.raises(InputError, match="needs the score"):
         configure(data, eval_args={**eval_args, "mode": {"valid": "uni9", "test": "full"}}, **given)
+
+
+@pytest.mark.parametrize("mode", ["uni9", "pop9", {"valid": "uni9", "test": "full"}])
+def test_sampled_evaluation_needs_a_sid_for_every_item(data, mode):
+    eval_args = {"mode": mode, "order": "TO", "split": {"LS": "valid_and_test"}}
+    with pytest.raises(InputError, match="Use full evaluation, or collision: dedup"):
+        configure(data, eval_args=eval_args, collision="none")
+    assert configure(data, eval_args=eval_args, collision="dedup").model == "TIGER"
+    assert configure(data, collision="none").model == "TIGER"
+    assert configure(data, "BPR", eval_args=eval_args, collision="none").model == "BPR"
+
+
+def test_recboles_models_warn_of_settings_that_nobody_reads(data, caplog):
+    with caplog.at_level(logging.WARNING, "recbole_sid"):
+        configure(data, "BPR", learning_rat=0.1)
+    assert [record.getMessage().split(" Did")[0] for record in caplog.records] == [
+        "unknown setting 'learning_rat': it is in no yaml file of RecBole or recbole_sid."
+    ]
+    assert "Did you mean 'learning_rate'" in caplog.text
+
+
+def test_recboles_models_take_what_recbole_or_our_yaml_knows(data, caplog):
+    # In turn: BPR's own, SASRec's (and our generator's), read by code alone, of our overall.yaml.
+    given = {"embedding_size": 8, "hidden_size": 8, "numerical_features": [], "precision": "auto"}
+    with caplog.at_level(logging.WARNING, "recbole_sid"):
+        assert configure(data, "BPR", **given)["embedding_size"] == 8
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("key", "owner"),
+    [("tokenizer_levels", "tokenizer 'rqkmeans'"), ("beam_size", "generator 'tiger'")],
+)
+def test_recboles_models_have_no_components(data, key, owner):
+    with pytest.raises(InputError, match=f"'{key}' belongs to {owner}, but the model is RecBole's"):
+        configure(data, "BPR", **{key: 3})
 
 
 def test_models_of_other_libraries_ask_for_them(data):

@@ -178,10 +178,12 @@ def test_bad_input_is_one_line_and_changes_nothing(case, work, capsys):
     before = snapshot(work)
     capsys.readouterr()
     code = cli.main([*words, *base] if words and words[0] == "tune" else [*base, *words])
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    shown = capsys.readouterr()
     assert code == 2
-    assert len(errors) == 1
-    assert message in errors[0]
+    assert shown.out == ""
+    assert len(shown.err.splitlines()) == 1
+    assert shown.err.startswith("error: ")
+    assert message in shown.err
     assert {k: v for k, v in snapshot(work).items() if not k.startswith("cache")} == {
         k: v for k, v in before.items() if not k.startswith("cache")
     }

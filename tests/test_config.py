@@ -249,6 +249,33 @@ def test_the_hash_sees_what_changes_a_result_and_nothing_else():
     assert len(hashes | {first}) == len(other) + 1
 
 
+def test_plain_settings_hold_in_any_folder_and_name_no_start(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    made(tmp_path / "data")
+    for name in ("v.npy", "ids.txt", "s.json"):
+        (tmp_path / name).write_text("{}")
+    loaded = {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}}
+    own = {"item_embedding_file": "v.npy", "item_embedding_ids": "ids.txt",
+           "tokenizer": "file", "sid_file": "s.json"}  # fmt: skip
+    start = {"output": "out", "overwrite": True, "resume": False}
+    monkeypatch.chdir(tmp_path)
+    first = Config("TIGER", "made", None, {"data_path": "data", **loaded, **own, **start})
+    plain = first.to_plain()
+    assert not start.keys() & plain.keys()
+    assert plain["data_path"] == str(tmp_path / "data")
+    for key in ("item_embedding_file", "item_embedding_ids", "sid_file"):
+        assert plain[key] == str(tmp_path / own[key])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = Config(config_dict=plain)
+    assert again.settings_hash() == first.settings_hash()
+    assert not again.run.overwrite
+    (tmp_path / "s.json").unlink()
+    with pytest.raises(InputError, match=r"'sid_file' is .* no such file"):
+        Config(config_dict=plain)
+    assert Config(config_dict=plain, stage_1=False).settings_hash() == first.settings_hash()
+
+
 def test_one_number_in_two_spellings_has_one_hash():
     assert tiger(weight_decay=1).settings_hash() == tiger(weight_decay=1.0).settings_hash()
 
@@ -257,10 +284,10 @@ def test_the_run_folder_and_that_nothing_is_made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = tiger()
     assert config.run_folder == Path("runs") / f"ml-100k-TIGER-{config.settings_hash()[:10]}"
-    assert config["checkpoint_dir"] == str(config.run_folder)
+    assert config["checkpoint_dir"] == f"{config.run_folder}-stock"
     named = tiger(output="here")
     assert named.run_folder == Path("here")
-    assert named["checkpoint_dir"] == "here"
+    assert named["checkpoint_dir"] == "here-stock"
     assert list(tmp_path.iterdir()) == []
 
 

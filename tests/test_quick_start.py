@@ -16,10 +16,12 @@ from recbole.trainer import HyperTuning
 from safetensors.torch import load_file
 
 import recbole_sid
+from recbole_sid import quick_start, run_folder
 from recbole_sid.config import Config
 from recbole_sid.errors import InputError
 from recbole_sid.memory import peak_memory_mb
 from recbole_sid.sid.table import SemanticIDs
+from recbole_sid.tokenizer import pipeline
 from recbole_sid.trainer import SIDTrainer
 from tests.runs import CUT, SAMPLED, SMALL, snapshot, write_data
 
@@ -174,11 +176,77 @@ def test_a_failing_stage_1_changes_nothing(copy, tmp_path):
 def test_folders_that_are_no_run_are_left_alone(tmp_path, cache):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("mine: 1\n")
-    with pytest.raises(InputError, match=r"not the folder of a run, but has a config\.yaml"):
+    with pytest.raises(InputError, match=r"not the folder of a run, but has 'config\.yaml'"):
         run(tmp_path, cache)
+    for name in ("sids.json", "model.safetensors", "training.pt", "result.json", "timing.json"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("{}")
+        with pytest.raises(InputError, match=f"not the folder of a run, but has '{name}'"):
+            run(tmp_path, cache, output=str(tmp_path / name))
     with pytest.raises(InputError, match="is a file"):
         run(tmp_path, cache, output=str(tmp_path / "run" / "config.yaml"))
     assert (tmp_path / "run" / "config.yaml").read_text() == "mine: 1\n"
+
+
+def test_inputs_that_the_run_would_replace_are_refused(copy):
+    folder, settings = copy
+    before = snapshot(folder)
+    kept = {k: v for k, v in settings.items() if not k.startswith("tokenizer")}
+    own = {"tokenizer": "file", "sid_file": str(folder / ".." / "copy" / "sids.json")}
+    with pytest.raises(InputError, match=r"'sid_file' is .*which this run would replace"):
+        recbole_sid.run("TIGER", "ml-100k", config_dict=kept | own | {"overwrite": True})
+    assert snapshot(folder) == before
+
+
+def test_folders_that_cannot_be_made_are_refused_before_stage_1(tmp_path, monkeypatch):
+    monkeypatch.setattr(quick_start, "read_data", lambda *a: pytest.fail("it read the data"))
+    for key in ("output", "cache_dir"):
+        folders = {"output": str(tmp_path / "run"), "cache_dir": str(tmp_path / "cache")}
+        with pytest.raises(InputError, match=f"'{key}' leads to '/dev/null/x', but '/dev/null' is"):
+            recbole_sid.run("TIGER", "ml-100k", None, SMALL | folders | {key: "/dev/null/x"})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["vectors", "codes"])
+def test_a_cache_that_cannot_be_written_is_named(name, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / name).write_text("")
+    own = {"tokenizer": "rqkmeans", "tokenizer_codebook_size": 4}
+    with pytest.raises(InputError, match=r"cache .* cannot be .* name another --cache_dir"):
+        run(tmp_path, str(tmp_path / "cache"), dataset="made", **made(tmp_path, 8, 10), **own)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_result_of_other_code_is_not_taken_for_this_one(copy, monkeypatch):
+    _, settings = copy
+    config = Config("TIGER", "ml-100k", None, settings)
+    before = run_folder.inputs_hash(config), run_folder.data_hash(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "__version__", "0.0.0")
+        assert run_folder.inputs_hash(config) != before[0]
+        assert run_folder.data_hash(config) == before[1]
+    real = run_folder.source_hash
+    for changed in (config.tokenizer_spec.cls, config.generator_spec.cls):
+        sources = {config.tokenizer_spec.cls: "", config.generator_spec.cls: "", changed: "new"}
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                run_folder, "source_hash", lambda cls, new=sources: f"{real(cls)}{new[cls]}"
+            )
+            with pytest.raises(InputError, match="by other code"):
+                recbole_sid.run("TIGER", "ml-100k", config_dict=settings)
+
+
+def test_the_source_of_a_tokenizer_of_ours_is_its_whole_folder(tmp_path, monkeypatch):
+    real = Path(pipeline.__file__).parent
+    shutil.copytree(real, tmp_path / "tokenizer")
+    module = sys.modules["recbole_sid.tokenizer.random_codes"]
+    cls = Config("TIGER", "ml-100k", None, SMALL).tokenizer_spec.cls
+    before = pipeline.source_hash(cls)
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "tokenizer" / "random_codes.py"))
+    assert pipeline.source_hash(cls) == before
+    with (tmp_path / "tokenizer" / "kmeans.py").open("a") as file:
+        file.write("#")
+    assert pipeline.source_hash(cls) != before
 
 
 @pytest.mark.parametrize("name", ["result.json", "timing.json"])
@@ -193,8 +261,24 @@ def test_the_written_config_gives_the_same_run(trained):
     result, settings = trained
     config = Config(config_file_list=[Path(result["run_folder"]) / "config.yaml"])
     assert config.settings_hash() == Config("TIGER", "ml-100k", None, settings).settings_hash()
-    again = recbole_sid.run(config_file_list=[str(Path(result["run_folder"]) / "config.yaml")])
+    again = recbole_sid.run(
+        config_file_list=[str(Path(result["run_folder"]) / "config.yaml")],
+        config_dict={"output": result["run_folder"]},
+    )
     assert again == result
+
+
+def test_the_written_config_does_not_overwrite(copy):
+    folder, settings = copy
+    recbole_sid.run("TIGER", "ml-100k", config_dict=settings | {"overwrite": True})
+    before = snapshot(folder)
+    config = Config(config_file_list=[folder / "config.yaml"], config_dict={"output": str(folder)})
+    assert not config.run.overwrite
+    recbole_sid.run(
+        config_file_list=[str(folder / "config.yaml")],
+        config_dict={"output": str(folder), "cache_dir": None},
+    )
+    assert snapshot(folder) == before
 
 
 # -- loading --------------------------------------------------------------------------------------
@@ -233,6 +317,39 @@ def test_what_cannot_be_loaded(trained, tmp_path, cache):
     run(tmp_path, cache, "Pop")
     with pytest.raises(InputError, match=r"has no sids\.json"):
         recbole_sid.load(tmp_path / "run")
+
+
+def test_a_run_on_data_that_has_changed_cannot_be_loaded(tmp_path, cache):
+    run(tmp_path, cache, dataset="made", **made(tmp_path, 8, 10))
+    recbole_sid.load(tmp_path / "run")
+    file = tmp_path / "made" / "made.inter"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
+    with pytest.raises(InputError, match="holds a run on other data"):
+        recbole_sid.load(tmp_path / "run")
+
+
+def test_a_run_can_be_loaded_elsewhere_and_without_the_files_of_stage_1(
+    tmp_path, cache, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    given = made(tmp_path, 8, 10) | {"data_path": "."}
+    vectors_file = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
+    np.save("v.npy", vectors_file)
+    Path("ids.txt").write_text("".join(f"i{item}\n" for item in range(10)))
+    own = {"tokenizer": "rqkmeans", "item_embedding_file": "v.npy", "item_embedding_ids": "ids.txt"}
+    run(tmp_path / "a", cache, dataset="made", **given, **own, tokenizer_codebook_size=4)
+    codes = {f"i{item}": [item % 3, item // 3] for item in range(10)}
+    Path("s.json").write_text(json.dumps(codes))
+    file = {k: v for k, v in SMALL.items() if not k.startswith("tokenizer")} | given
+    file |= {"tokenizer": "file", "sid_file": "s.json", "cache_dir": cache, "output": "b/run"}
+    recbole_sid.run("TIGER", "made", config_dict=file)
+    for name in ("v.npy", "ids.txt", "s.json"):
+        Path(name).unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for name in ("a", "b"):
+        assert recbole_sid.load(tmp_path / name / "run").dataset.item_num == 11
 
 
 # -- models, tokenizers, ways to train ------------------------------------------------------------
@@ -383,6 +500,16 @@ def test_stock_run_recbole_finds_our_models(registered, trained, cache):
         model="TIGER", dataset="ml-100k", config_dict=dict(settings)
     )
     assert dict(result["test_result"]) == trained[0]["test_result"]
+
+
+def test_stock_run_recbole_leaves_our_runs_alone(registered, tmp_path, cache):
+    run(tmp_path, cache)
+    before = snapshot(tmp_path / "run")
+    settings = SMALL | {"cache_dir": cache, "output": str(tmp_path / "run"), "epochs": 3}
+    recbole.quick_start.run_recbole(model="TIGER", dataset="ml-100k", config_dict=settings)
+    assert snapshot(tmp_path / "run") == before
+    assert (tmp_path / "run-stock" / "model.safetensors").is_file()
+    assert not (tmp_path / "run-stock" / "training.pt").exists()
 
 
 def test_stock_hyper_tuning_tunes_our_models(registered, cache):

@@ -274,6 +274,30 @@ def test_an_unfinished_run_is_not_lost_unasked(interrupted, tmp_path):
     assert snapshot(folder) == before
 
 
+def test_a_state_of_other_interactions_is_refused_before_anything_is_written(tmp_path, cache):
+    rows = [(f"u{u}", f"i{(u + i) % 6}", i) for u in range(6) for i in range(6)]
+    settings = uncut(write_data(tmp_path, rows)) | {
+        "cache_dir": cache, "output": str(tmp_path / "run"), "epochs": 3
+    }  # fmt: skip
+    check = SIDTrainer._check_finite
+
+    def kill(self, loss, epoch, step):
+        check(self, loss, epoch, step)
+        if epoch == 2:
+            raise KilledError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SIDTrainer, "_check_finite", kill)
+        with pytest.raises(KilledError):
+            recbole_sid.run("TIGER", "made", config_dict=settings)
+    shutil.rmtree(tmp_path / "made")
+    write_data(tmp_path, [(u, i, -t) for u, i, t in rows])
+    before = snapshot(tmp_path / "run")
+    with pytest.raises(InputError, match="on other interactions"):
+        recbole_sid.run("TIGER", "made", config_dict=settings | {"resume": True})
+    assert snapshot(tmp_path / "run") == before
+
+
 def test_states_of_other_sids_and_foreign_files_are_refused(interrupted, cache, tmp_path):
     folder, settings = interrupted
     config = Config("TIGER", "ml-100k", config_dict=settings)
@@ -369,7 +393,7 @@ def test_training_lowers_the_loss_and_reports_the_mean_of_a_batch(cache, tmp_pat
     # A uniform guess over 8 codes three times and the digit: about the first epoch's loss.
     uniform = np.mean([math.log(size) for size in model.sids.sizes])
     assert losses[0] == pytest.approx(uniform, rel=0.35)
-    assert not (tmp_path / "run" / "model.safetensors").exists()
+    assert not list(tmp_path.rglob("model.safetensors"))
 
 
 def test_an_empty_training_split_is_refused(tmp_path):

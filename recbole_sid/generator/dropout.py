@@ -1,7 +1,7 @@
 """Dropout whose masks are cheap to draw on a CPU.
 
 Drawing one Bernoulli number an element took 30 % of a training step; a random byte an element takes
-a tenth of that. The rate is rounded to a multiple of 1/256.
+a tenth of that. The rate is rounded to a multiple of 1/256, but never to 0 or 1 unless it is 0.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Dropout(nn.Module):
     def __init__(self, rate: float):
         super().__init__()
         self.rate = rate
-        self.threshold = round(rate * 256)
+        self.threshold = min(max(round(rate * 256), 1), 255) if rate > 0 else 0
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.threshold == 0:

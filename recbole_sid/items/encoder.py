@@ -276,11 +276,18 @@ def _run_model(
 
 def _save(path: Path, key: str, vectors: np.ndarray) -> None:
     """Write under a temporary name, then rename: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
-        temporary = Path(folder) / path.name
-        save_file({"vectors": vectors}, temporary, metadata={"key": key})
-        os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+            temporary = Path(folder) / path.name
+            save_file({"vectors": vectors}, temporary, metadata={"key": key})
+            os.replace(temporary, path)
+    # The safetensors library reports a full disk as an error of its own.
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"the cache of item vectors '{path}' cannot be written ({error}): name another "
+            "--cache_dir"
+        ) from error
 
 
 def _load(path: Path, key: str) -> np.ndarray:

@@ -14,6 +14,8 @@ from recbole_sid.errors import InputError
 from recbole_sid.sid import files
 from recbole_sid.sid.table import SemanticIDs
 
+# The generator has a row for every code of a level: one wrong digit must not ask for all memory.
+MAX_LEVEL_SIZE = 2**20
 LETTERED = re.compile(r"<([a-z])_([0-9]{1,10})>")
 
 
@@ -25,7 +27,8 @@ def read_sids(path: str | Path, sizes: Sequence[int] | None = None) -> SemanticI
     - .json ``{"B004756YJA": [183, 70, …], …}``.
 
     The last two hold codes and no more: they become a table with collision "none", and the size of
-    a level is its largest code + 1 unless ``sizes`` says otherwise.
+    a level is its largest code + 1 unless ``sizes`` says otherwise. A level of any file has at
+    most ``MAX_LEVEL_SIZE`` codes.
 
     Args:
         path: the file.
@@ -52,6 +55,10 @@ def read_sids(path: str | Path, sizes: Sequence[int] | None = None) -> SemanticI
             f"SID file {path}: the sizes asked for are {list(sizes)}, but the file says "
             f"{list(sids.sizes)}; leave the setting 'sid_sizes' empty"
         )
+    try:
+        _check_sizes(sids.sizes)
+    except InputError as error:
+        raise InputError(f"SID file {path}: {error}") from error
     return sids
 
 
@@ -67,12 +74,22 @@ def _published(data: Mapping[str, Any], path: Path, sizes: Sequence[int] | None)
             f"the setting 'sid_sizes' {list(sizes)} has {len(sizes)} levels, but must have "
             f"{codes.shape[1]} like the file; leave it empty to take the sizes from the codes"
         )
+    _check_sizes(sizes)
     provenance = {
         "imported": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "layout": "lettered" if lettered else "plain",
     }
     return SemanticIDs(tuple(data), codes, tuple(sizes), "none", provenance)
+
+
+def _check_sizes(sizes: Sequence[int]) -> None:
+    for level, size in enumerate(sizes, start=1):
+        if size > MAX_LEVEL_SIZE:
+            raise InputError(
+                f"level {level} has the size {size} (its largest code + 1, or as stated), but must "
+                f"have at most {MAX_LEVEL_SIZE}: number the codes of a level from 0 without gaps"
+            )
 
 
 def _without_letters(items: Mapping[str, list[Any]]) -> dict[str, list[int]]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recbole_sid.errors import InputError
 from recbole_sid.items.encoder import EncoderSettings, encode
 from recbole_sid.items.prompt import Prompt, PromptSettings
 from recbole_sid.items.table import ItemFields, ItemTable
@@ -59,7 +60,7 @@ def semantic_ids(config: Config, tokens: tuple[str, ...]) -> SemanticIDs:
     vectors = item_vectors(config, tokens) if tokenizer.needs_vectors else None
     items = Items(tokens, vectors)
     settings = {key: config[key] for key in spec.keys}
-    source = _source(spec.cls) if tokenizer.trains else None
+    source = source_hash(spec.cls) if tokenizer.trains else None
     path = None
     if source is not None:
         key = _key([spec.name, source, settings, seed], items)
@@ -72,7 +73,7 @@ def semantic_ids(config: Config, tokens: tuple[str, ...]) -> SemanticIDs:
         provenance = {"tokenizer": spec.name, "settings": settings, "report": fitted.report}
         base = SemanticIDs(tokens, fitted.codes, fitted.sizes, "none", provenance)
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
             base.save(path)
     sids = apply_collision(base, config.run.collision)
     logger.info("Stage 1: %s", describe(sids))
@@ -120,13 +121,31 @@ def item_texts(config: Config, tokens: tuple[str, ...]) -> list[str]:
     return prompt.render(table.aligned(tokens))
 
 
-def _source(cls: type) -> str | None:
-    """sha256 hex of the file that defines ``cls``; None when it was typed into a session.
+def source_hash(cls: type) -> str | None:
+    """sha256 hex of the source of ``cls``; None when it was typed into a session.
 
-    A third party's tokenizer changes while it is written, and its old codes must not come back.
+    For a class of this package these are all files of its folder, which use one another. For any
+    other it is the file that defines it: a third party's tokenizer changes while it is written, and
+    its old codes must not come back.
     """
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    return None if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    if file is None:
+        return None
+    ours = cls.__module__.partition(".")[0] == __package__.partition(".")[0]
+    digest = hashlib.sha256()
+    for path in sorted(Path(file).parent.glob("*.py")) if ours else [Path(file)]:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the cache folder '{folder}' cannot be made ({error.strerror}): name another "
+            "--cache_dir"
+        ) from error
 
 
 def _key(identity: list[Any], items: Items) -> str:

@@ -66,7 +66,10 @@ class RQKMeans(Tokenizer[RQKMeansSettings]):
             residuals -= found.centroids[found.codes]
             errors.append(_mean_square(residuals))
             n_used = len(np.unique(found.codes))
-            logger.info("rqkmeans level %d: residual %.5g", level + 1, errors[-1])
+            use = code_use(codes[:, : level + 1], sizes[: level + 1])
+            logger.info(
+                "rqkmeans level %d: residual %.5g, %s", level + 1, errors[-1], describe(use)
+            )
             if n_used < size:
                 logger.warning(
                     "level %d uses %d of its %d codes: no more distinct residuals are left among "
@@ -77,8 +80,6 @@ class RQKMeans(Tokenizer[RQKMeansSettings]):
                     size,
                     len(codes),
                 )
-        use = code_use(codes, sizes)
-        logger.info("rqkmeans: %s", describe(use))
         warn_if_collapsed(use, sizes, len(codes), settings.collapse_below, COLLAPSE_REMEDY)
         return BaseCodes(codes, sizes, {"residual": errors, **use})
 

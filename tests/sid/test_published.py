@@ -73,6 +73,24 @@ def test_sizes_are_a_bound(tmp_path: Path) -> None:
         read_sids(path, sizes=[6])
 
 
+@pytest.mark.parametrize("rows", [{"x": [2_000_000_000, 0]}, {"x": ["<a_1048576>", "<b_0>"]}])
+def test_one_wrong_code_does_not_ask_for_all_memory(tmp_path: Path, rows: dict[str, Any]) -> None:
+    path = write(tmp_path / "other.json", rows)
+    with pytest.raises(InputError, match=r"other.json: level 1 has the size .* at most 1048576"):
+        read_sids(path)
+
+
+def test_the_largest_level_that_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "other.json", {"x": [2**20 - 1]})
+    assert read_sids(path).sizes == (2**20,)
+    assert read_sids(path, sizes=[2**20]).sizes == (2**20,)
+    with pytest.raises(InputError, match="level 1 has the size 1048577"):
+        read_sids(path, sizes=[2**20 + 1])
+    table({"x": [0]}, (2**20 + 1,)).save(tmp_path / "ours.safetensors")
+    with pytest.raises(InputError, match=r"ours.safetensors: level 1 has the size 1048577"):
+        read_sids(tmp_path / "ours.safetensors")
+
+
 @pytest.mark.parametrize("suffix", [".json", ".safetensors"])
 def test_our_own_files_are_recognised(tmp_path: Path, suffix: str) -> None:
     sids = table({"x": [5, 2]}, (6, 3))

@@ -40,6 +40,17 @@ def test_two_levels_by_hand():
     assert fitted.report["perplexity"] == pytest.approx([2.0, 2.0])
 
 
+def test_code_use_is_logged_after_every_level(caplog):
+    # Level 1 parts left from right, so each item shares its code; level 2 tells all four apart.
+    points = np.array([[-10, 1], [-10, -1], [10, 1], [10, -1]], dtype=np.float32)
+    with caplog.at_level(logging.INFO, "recbole_sid"):
+        tokenizer().fit(Items(("a", "b", "c", "d"), points))
+    assert [record.getMessage() for record in caplog.records] == [
+        "rqkmeans level 1: residual 1, collisions 100.0 %, codes used 100 %, perplexity 2",
+        "rqkmeans level 2: residual 0, collisions 0.0 %, codes used 100/100 %, perplexity 2/2",
+    ]
+
+
 def random_items(n: int) -> Items:
     vectors = np.random.RandomState(3).randn(n, 6).astype(np.float32)
     return Items(tuple(f"item{row}" for row in range(n)), vectors)
