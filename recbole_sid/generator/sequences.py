@@ -128,7 +128,9 @@ def windows(sequences: Sequences, window: int, stride: int) -> Windows:
     by windows that move on by ``stride`` items (the last is moved back to end with the sequence);
     a window's loss starts where the previous window's ended, so a target has at least
     ``window - stride + 1`` history items, and all that RecBole would give it with ``stride = 1``.
+    A stride beyond the window, which would leave targets out, counts as the window.
     """
+    stride = min(stride, window)
     n_items = np.diff(sequences.offsets)
     origin = np.maximum(0, sequences.first_target - window)  # (n,)
     beyond = np.maximum(0, n_items - 1 - (origin + window))  # targets the first window leaves out
