@@ -16,10 +16,13 @@ check_versions()
 _HOME = {
     "Config": "config",
     "InputError": "errors",
+    "Recommendation": "inference",
     "SemanticIDs": "sid.table",
+    "evaluate": "inference",
     "load": "quick_start",
     "load_data_and_model": "quick_start",
     "read_sids": "sid.published",
+    "recommend": "inference",
     "register": "stock",
     "register_generator": "registry",
     "register_model": "registry",

@@ -166,9 +166,43 @@ def check_metrics(settings: Settings, ours: bool) -> None:
         settings: the merged settings, before RecBole completes them.
         ours: whether the model generates its list, so that most items have no score.
     """
+    columns = measured(settings, ours)
+    _check_exclusion(settings, ours)
+    if ours and settings["collision"] == "none":
+        sampled = [mode for mode in _modes(settings) if str(mode).startswith(("uni", "pop"))]
+        if sampled:
+            raise InputError(
+                f"setting 'eval_args: mode' is {sampled[0]!r}, but must be full with collision: "
+                "none: items that share a SID have equal scores, and a sampled list would credit "
+                "each of them with the whole hit. Use full evaluation, or collision: dedup"
+            )
+    valid = settings["valid_metric"]
+    if not isinstance(valid, str) or valid.lower() not in columns:
+        raise InputError(
+            f"setting 'valid_metric' is {valid!r}, but must be one of the measured "
+            f"{', '.join(columns)}: change valid_metric, metrics or topk"
+        )
+    if ours and "beam_size" in settings:
+        longest = max(_listed(settings["topk"], int))
+        check_beam_size(settings["beam_size"], longest, "max(topk)", "shorten topk")
+
+
+def check_beam_size(beam_size: Any, longest: int, name: str, or_else: str) -> None:
+    """The search is at least as wide as the longest list, which ``name`` gives."""
+    require(type(beam_size) is int, "beam_size", beam_size, "a whole number")
+    require(
+        beam_size >= longest,
+        "beam_size",
+        beam_size,
+        f"at least {name} = {longest}",
+        f"Raise beam_size or {or_else}.",
+    )
+
+
+def measured(settings: Settings, ours: bool) -> list[str]:
+    """The names of what is measured, such as ``recall@5``; arguments as in check_metrics."""
     metrics, topk = settings["metrics"], settings["topk"]
-    metrics = [metrics] if isinstance(metrics, str) else metrics
-    topk = [topk] if isinstance(topk, int) else topk
+    metrics, topk = _listed(metrics, str), _listed(topk, int)
     require(isinstance(metrics, list) and bool(metrics), "metrics", metrics, "a list of names")
     require(
         isinstance(topk, list) and bool(topk) and all(type(k) is int and k > 0 for k in topk),
@@ -192,33 +226,33 @@ def check_metrics(settings: Settings, ours: bool) -> None:
                 "generates only the best ones. Use Recall, NDCG, MRR, Hit …, or sampled "
                 "evaluation: eval_args: {split: {LS: valid_and_test}, order: TO, mode: uni100}"
             )
-    if ours and settings["collision"] == "none":
-        sampled = [mode for mode in _modes(settings) if str(mode).startswith(("uni", "pop"))]
-        if sampled:
-            raise InputError(
-                f"setting 'eval_args: mode' is {sampled[0]!r}, but must be full with collision: "
-                "none: items that share a SID have equal scores, and a sampled list would credit "
-                "each of them with the whole hit. Use full evaluation, or collision: dedup"
-            )
-    valid = settings["valid_metric"]
-    if not isinstance(valid, str) or valid.lower() not in columns:
-        raise InputError(
-            f"setting 'valid_metric' is {valid!r}, but must be one of the measured "
-            f"{', '.join(columns)}: change valid_metric, metrics or topk"
-        )
     values = [name for name in metrics if metric_types[name.lower()] is EvaluatorType.VALUE]
     if values and len(values) < len(metrics):
         raise InputError(f"{preview(values)} cannot be measured together with ranking metrics")
-    if ours and "beam_size" in settings:
-        beams = settings["beam_size"]
-        require(type(beams) is int, "beam_size", beams, "a whole number")
-        require(
-            beams >= max(topk),
-            "beam_size",
-            beams,
-            f"at least max(topk) = {max(topk)}",
-            "Raise beam_size or shorten topk.",
+    return columns
+
+
+def _check_exclusion(settings: Settings, ours: bool) -> None:
+    on = settings.get("exclude_history", False)
+    require(isinstance(on, bool), "exclude_history", on, "true or false")
+    if not on:
+        return
+    if not ours:
+        raise InputError(
+            "setting 'exclude_history' is True, but the model is RecBole's: its general models "
+            "leave the history out always, its sequential ones cannot. Set it to False, or choose "
+            "a model of recbole_sid"
         )
+    if any(mode != "full" for mode in _modes(settings)):
+        raise InputError(
+            f"setting 'exclude_history' is True, but 'eval_args: mode' is {_modes(settings)}: "
+            "RecBole itself draws the items of a sampled list. Use mode: full"
+        )
+
+
+def _listed(value: Any, kind: type) -> Any:
+    """A single value of this kind as a list of one; anything else as it is."""
+    return [value] if isinstance(value, kind) else value
 
 
 def check_interactions(settings: Settings) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from recbole_sid.errors import InputError, did_you_mean
-from recbole_sid.parsing import parse_command_line
+from recbole_sid.parsing import parse_command_line, parse_value
 from recbole_sid.resources import resource_dir
 
 USAGE = """usage: recbole-sid [run] [--model NAME] [--dataset NAME] [--KEY VALUE …]
+       recbole-sid recommend --run FOLDER --histories FILE --output FILE [--k 10] …
+       recbole-sid evaluate --run FOLDER [--topk 5,10,20] [--beam_size 50] …
 
-Trains and tests one model, ours or RecBole's, and writes everything into one folder.
+run trains and tests one model, ours or RecBole's, and writes everything into one folder.
 Without arguments: TIGER on ml-100k, which RecBole ships.
 
   --model NAME          TIGER, or any model of RecBole (SASRec, BPR, …)
@@ -25,7 +29,27 @@ Without arguments: TIGER on ml-100k, which RecBole ships.
   --overwrite           run again over a folder that is finished or unfinished
   --KEY VALUE           any other setting of properties/ or of RecBole
 
-Order of precedence: command line, config files, dataset_configs/, properties/."""
+Order of precedence: command line, config files, dataset_configs/, properties/.
+
+recommend ranks the next items of any histories with a finished run of ours.
+
+  --run FOLDER          the run's folder
+  --histories FILE      .jsonl, {"user": "u1", "history": ["i1", "i2"]} a line,
+                        or .tsv, u1<TAB>i1 i2 a line: raw ids, oldest first
+  --output FILE         .jsonl (user, items, scores) or .tsv (user, rank, item, score)
+  --k N                 length of a list; default 10
+  --exclude_history     leave out what the user had; default: the run's setting
+  --unknown RULE        items that the run does not know: skip (default), refuse
+  --batch_size N        users that are ranked together
+  --beam_size N         width of the search; default: the run's
+  --overwrite           replace an output file that exists
+
+evaluate scores a finished run of ours again, on validation and test, without training.
+
+  --run FOLDER          the run's folder, which stays as it is
+  --output FILE         a .json file for the result; --overwrite replaces one that exists
+  --topk 5,10,20        and metrics, exclude_history, eval_batch_size, metric_decimal_place,
+                        beam_size and other decoding settings of the run's generator"""
 
 
 def run_command(arguments: Sequence[str]) -> None:
@@ -37,13 +61,99 @@ def run_command(arguments: Sequence[str]) -> None:
     # The default model and dataset stand below everything that the user gives.
     defaults = str(resource_dir("properties") / "run.yaml")
     result = run(config_file_list=[defaults, *files], command_line=arguments)
-    for split, key in (("valid", "best_valid_result"), ("test", "test_result")):
-        figures = "  ".join(f"{name} {value:.4f}" for name, value in (result[key] or {}).items())
-        print(f"{split}: {figures or 'not measured'}")
+    _print_figures(result["best_valid_result"], result["test_result"])
     print(f"run folder: {result['run_folder']}")
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"run": run_command}
+def recommend_command(arguments: Sequence[str]) -> None:
+    """``recommend``: from a file of histories to a file of lists."""
+    from recbole_sid.histories import check_output, check_users, read_histories, write_lists
+    from recbole_sid.inference import recommend
+    from recbole_sid.logs import logging_run
+
+    values = _arguments("recommend", arguments, _RECOMMEND, ("run", "histories", "output"))
+    folder, source = values.pop("run"), values.pop("histories")
+    overwrite = values.pop("overwrite", False)
+    output = check_output(values.pop("output"), overwrite=overwrite, kept=[source])
+    histories = read_histories(source)
+    check_users(histories, output)
+    with logging_run():
+        lists = recommend(folder, histories, **values)
+    write_lists(output, lists)
+    print(f"{len(lists):,} lists in {output}")
+
+
+def evaluate_command(arguments: Sequence[str]) -> None:
+    """``evaluate``: print the figures of a finished run under other settings."""
+    from recbole_sid import run_folder
+    from recbole_sid.histories import check_output
+    from recbole_sid.inference import evaluate
+    from recbole_sid.logs import logging_run
+
+    values = _arguments("evaluate", arguments, None, ("run",))
+    folder, output = values.pop("run"), values.pop("output", None)
+    overwrite = values.pop("overwrite", False)
+    if output is not None:
+        own = (run_folder.SIDS, run_folder.RESULT, run_folder.TIMING)
+        output = check_output(output, (".json",), overwrite, [Path(folder) / name for name in own])
+    for key in ("topk", "metrics"):
+        if isinstance(values.get(key), str) and "," in values[key]:
+            values[key] = [parse_value(part.strip()) for part in values[key].split(",")]
+    with logging_run():
+        result = evaluate(folder, **values)
+    _print_figures(result["valid_result"], result["test_result"])
+    if output is not None:
+        run_folder.write_json(output, result)
+        print(f"result: {output}")
+
+
+def _print_figures(valid: Mapping[str, float] | None, test: Mapping[str, float] | None) -> None:
+    for split, result in (("valid", valid), ("test", test)):
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in (result or {}).items())
+        print(f"{split}: {figures or 'not measured'}")
+
+
+def _arguments(
+    command: str, arguments: Sequence[str], known: Sequence[str] | None, needed: Sequence[str]
+) -> dict[str, Any]:
+    """The arguments of a command, parsed and checked.
+
+    Args:
+        known: all of them; None leaves unknown ones to whom they are given to.
+        needed: those that must be given.
+    """
+    values, alone = parse_command_line(arguments)
+    for key in values:
+        if known is not None and key not in known:
+            raise InputError(
+                f"unknown argument --{key} of {command}.{did_you_mean(key, known)} Known: "
+                f"{', '.join(known)}"
+            )
+    for key in needed:
+        if key not in values:
+            raise InputError(f"{command} needs --{key}; see --help")
+    for key in alone:
+        if key not in _FLAGS:
+            raise InputError(f"argument '{key}' needs a value: --{key}=VALUE")
+    for key in _PATHS:
+        if key in values and not isinstance(values[key], str):
+            raise InputError(f"--{key} is {values[key]!r}, not a name: write it as ./NAME")
+    if not isinstance(values.get("overwrite", False), bool):
+        raise InputError(f"--overwrite is {values['overwrite']!r}, but must be true or false")
+    return values
+
+
+_PATHS = ("run", "histories", "output")
+_FLAGS = ("overwrite", "exclude_history", "show_progress")
+_RECOMMEND = (
+    *_PATHS,
+    *("k", "unknown", "exclude_history", "batch_size", "beam_size", "overwrite", "show_progress"),
+)
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "run": run_command,
+    "recommend": recommend_command,
+    "evaluate": evaluate_command,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

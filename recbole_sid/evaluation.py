@@ -2,12 +2,15 @@
 
 RecBole's collector takes the top k of a score matrix. Where a model scores only some items, the
 rest tie at -inf and ``torch.topk`` fills the list with arbitrary real items that can hit. Here the
-list of generated ids is collected as it is: an empty place holds item 0, which is never a target.
+list of generated ids is collected as it is: an empty place holds item 0, which is never a hit.
 """
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +22,13 @@ from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
 from recbole_sid.compat import FixedCollector
+from recbole_sid.errors import InputError
 from recbole_sid.generator.beam import Ranked
 from recbole_sid.generator.catalogue import Catalogue
+from recbole_sid.model.exclusion import EarlierItems, contains
+from recbole_sid.model.recommender import training_rows
+
+logger = logging.getLogger("recbole_sid")
 
 
 class TopKCollector(FixedCollector):
@@ -30,6 +38,8 @@ class TopKCollector(FixedCollector):
     cannot tell them apart: the c items of the SID take c neighbouring ranks in an order that means
     nothing, so the hit is credited 1/c at each of these ranks, which is the expected metric over
     all orders. A row is collected once for each rank that the target may have, with weight 1/c.
+
+    A target of item 0 stands for one that was left out of the list: it hits nothing.
     """
 
     def __init__(self, config: Config, catalogue: Catalogue):
@@ -53,7 +63,8 @@ class TopKCollector(FixedCollector):
             self.data_struct.update_tensor("rec.topk", torch.cat([hits, n_positives], dim=1))
             self.data_struct.update_tensor("rec.weight", weights)
         base = self.catalogue.codes[:, : self.catalogue.n_base_levels]
-        same_sid = (base[items] == base[targets][:, None]).all(dim=-1) & (items > 0)
+        same_sid = (base[items] == base[targets][:, None]).all(dim=-1)
+        same_sid &= (items > 0) & (targets > 0)[:, None]
         self._extra["sid_hits"].append(same_sid.cumsum(dim=1).clamp(max=1).cpu())
         self._extra["generated"].append((items > 0).cumsum(dim=1).cpu())
 
@@ -93,7 +104,7 @@ def expected_hits(
     Args:
         items: (B, K) ranked items, 0 where there is none.
         group_sizes: (B, >= K) how many items share the SID of each.
-        targets: (B,).
+        targets: (B,), 0 where it cannot be hit.
 
     Returns:
         (R, K) int32 flags with R >= B, and (R,) float64 weights that sum to B.
@@ -150,3 +161,71 @@ class _WeightedMean:
             return super().topk_result(metric, value)  # type: ignore[misc]
         mean = np.average(value, axis=0, weights=self.row_weights)
         return {f"{metric}@{k}": round(mean[k - 1], self.decimal_place) for k in self.topk}
+
+
+class HistoryExclusion:
+    """What the lists of a split leave out under ``exclude_history``, batch by batch.
+
+    RecBole's loaders of whole lists give the rows in their order, which is how a batch is known.
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.on: bool = config["exclude_history"]
+        self._told = False
+        # By the id of the split, with the split itself, so that no other one takes its id.
+        self._known: dict[int, tuple[Any, EarlierItems]] = {}
+        self._reported: set[int] = set()
+
+    def start(self, split: Any, splits: Sequence[Any]) -> None:
+        """Begin with the first row of ``split``.
+
+        Args:
+            split: the dataset that is ranked.
+            splits: the training and the validation split; those before ``split`` count.
+
+        Raises:
+            InputError: exclusion is on and ``splits`` is empty.
+        """
+        if not self._told:
+            self._told = True
+            state = "on: items that a user had before the target are left out"
+            logger.info("Evaluation: exclude_history is %s", state if self.on else "off")
+        if not self.on:
+            return
+        if not splits:
+            raise InputError(
+                "exclude_history needs the splits before the one that is ranked: call fit first, "
+                "or set the trainer's splits to (train_data.dataset, valid_data.dataset)"
+            )
+        self._id, self._done, self._repeated = id(split), 0, 0
+        if self._id not in self._known:
+            before = itertools.takewhile(lambda known: known is not split, splits)
+            earlier = [training_rows(known, self.config) for known in before]
+            items = EarlierItems(training_rows(split, self.config), earlier, split.user_num)
+            self._known[self._id] = (split, items)
+
+    def next_rows(self, targets: Tensor, device: torch.device) -> tuple[Tensor | None, Tensor]:
+        """The next batch: what it leaves out (B, E), and its targets, 0 where left out too.
+
+        Without exclusion: None, and the targets as they are.
+        """
+        if not self.on:
+            return None, targets
+        _, items = self._known[self._id]
+        excluded = items.of(np.arange(self._done, self._done + len(targets)))
+        repeated = contains(excluded, targets[:, None])[:, 0]
+        self._done += len(targets)
+        self._repeated += int(repeated.sum())
+        return excluded.to(device), torch.where(repeated, 0, targets)
+
+    def report(self) -> None:
+        """Say once for each split how many targets no list can hold."""
+        if self.on and self._repeated and self._id not in self._reported:
+            self._reported.add(self._id)
+            logger.info(
+                "exclude_history: %s of %s targets are items that their users had before; they "
+                "count as misses",
+                f"{self._repeated:,}",
+                f"{self._done:,}",
+            )

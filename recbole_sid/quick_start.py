@@ -18,6 +18,7 @@ from recbole.utils import EvaluatorType, init_seed
 from recbole_sid import compat, run_folder
 from recbole_sid.config import Config
 from recbole_sid.errors import InputError
+from recbole_sid.items.vectors import load_item_vectors, save_item_vectors
 from recbole_sid.logs import RunLog, logging_run
 from recbole_sid.memory import keep_freed_memory, peak_memory_mb
 from recbole_sid.model.recommender import SIDRecommender
@@ -113,6 +114,8 @@ def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
     logger.info(data)
     if isinstance(recommender, SIDRecommender):
         recommender.sids.save(folder / run_folder.SIDS)
+        if (vectors := recommender.vectors) is not None:
+            save_item_vectors(folder / run_folder.VECTORS, vectors, recommender.sids.tokens)
     n_parameters = sum(p.numel() for p in recommender.parameters() if p.requires_grad)
     logger.info("Stage 2: %s, %s parameters", config["model"], f"{n_parameters:,}")
     trainer = trainer_class(config)(config, recommender)
@@ -242,17 +245,15 @@ def load_data_and_model(model_file: str | Path) -> tuple[Any, ...]:
     Raises:
         InputError: as :func:`load`.
     """
-    folder = Path(model_file).parent
-    names = (run_folder.CONFIG, run_folder.SIDS, run_folder.RESULT)
-    for path in (*(folder / name for name in names), Path(model_file)):
-        if not path.is_file():
-            raise InputError(
-                f"'{folder}' has no {path.name}: it is not the folder of a finished run of a "
-                "recbole_sid model"
-            )
+    return open_run(model_file, {})
+
+
+def open_run(model_file: str | Path, changes: Mapping[str, Any]) -> tuple[Any, ...]:
+    """``load_data_and_model`` with other settings than the run had; none may need training."""
+    folder = require_finished(Path(model_file).parent, Path(model_file).name)
     config = Config(
         config_file_list=[str(folder / run_folder.CONFIG)],
-        config_dict={"output": str(folder)},
+        config_dict={"output": str(folder), **changes},
         stage_1=False,
     )
     if config.model_spec is None:
@@ -262,10 +263,27 @@ def load_data_and_model(model_file: str | Path) -> tuple[Any, ...]:
     init_seed(config["seed"], config["reproducibility"])
     dataset, loaders = read_data(config)
     sids = SemanticIDs.load(folder / run_folder.SIDS)
-    model = config.model_spec.recommender(config, loaders[0].dataset, sids).to(config["device"])
+    vectors = None
+    if config.generator_spec.cls.needs_vectors(config.generator_settings):
+        require_finished(folder, run_folder.VECTORS)
+        tokens = dataset.field2id_token[config["ITEM_ID_FIELD"]][1:].tolist()
+        vectors = load_item_vectors(folder / run_folder.VECTORS, None, tuple(tokens))
+    model = config.model_spec.recommender(config, loaders[0].dataset, sids, vectors)
+    model = model.to(config["device"])
     load_weights(model, model_file)
     model.eval()
     return config, model, dataset, *loaders
+
+
+def require_finished(folder: Path, weights: str = run_folder.WEIGHTS) -> Path:
+    """``folder``; InputError when it is not that of a finished run of ours."""
+    for name in (run_folder.CONFIG, run_folder.SIDS, run_folder.RESULT, weights):
+        if not (folder / name).is_file():
+            raise InputError(
+                f"'{folder}' has no {name}: it is not the folder of a finished run of a "
+                "recbole_sid model"
+            )
+    return folder
 
 
 def trainer_class(config: Config) -> Any:

@@ -218,6 +218,7 @@ def _table() -> _Table:
 
 def _builtins() -> None:
     """Fill the table with what this package brings."""
+    from recbole_sid.generator.intrr import IntRR
     from recbole_sid.generator.tiger import Tiger
     from recbole_sid.tokenizer.random_codes import RandomCodes
     from recbole_sid.tokenizer.rqkmeans import RQKMeans
@@ -229,14 +230,21 @@ def _builtins() -> None:
     for name, cls in tokenizers.items():
         path = root / "tokenizer" / f"{name}.yaml"
         register_tokenizer(name, cls, path if path.is_file() else None)
-    register_generator("tiger", Tiger, root / "generator" / "tiger.yaml")
-    register_model(
-        "TIGER",
-        tokenizer="rqkmeans",
-        generator="tiger",
-        defaults=root / "model" / "TIGER.yaml",
-        paper="Recommender Systems with Generative Retrieval (NeurIPS 2023)",
-    )
+    for name, generator_class in {"tiger": Tiger, "intrr": IntRR}.items():
+        register_generator(name, generator_class, root / "generator" / f"{name}.yaml")
+    tiger_paper = "Recommender Systems with Generative Retrieval (NeurIPS 2023)"
+    for name, tokenizer_name, generator_name, paper in (
+        ("TIGER", "rqkmeans", "tiger", tiger_paper),
+        ("TIGER-paper", "rqvae", "tiger", tiger_paper),
+        ("IntRR", "rqkmeans", "intrr", "IntRR (arXiv 2602.20704)"),
+    ):
+        register_model(
+            name,
+            tokenizer=tokenizer_name,
+            generator=generator_name,
+            defaults=root / "model" / f"{name}.yaml",
+            paper=paper,
+        )
 
 
 def _component(

@@ -14,6 +14,7 @@ import yaml
 
 from recbole_sid.config import INPUT_FILES, Config
 from recbole_sid.errors import InputError, preview
+from recbole_sid.files import remove_leftovers, written_whole
 from recbole_sid.tokenizer.pipeline import source_hash
 from recbole_sid.version import __version__
 
@@ -21,12 +22,13 @@ logger = logging.getLogger("recbole_sid")
 
 CONFIG = "config.yaml"
 SIDS = "sids.json"
+VECTORS = "item_vectors.safetensors"
 WEIGHTS = "model.safetensors"
 STATE = "training.pt"
 LOG = "run.log"
 RESULT = "result.json"
 TIMING = "timing.json"
-_WRITTEN = (CONFIG, SIDS, WEIGHTS, STATE, LOG, RESULT, TIMING)
+_WRITTEN = (CONFIG, SIDS, VECTORS, WEIGHTS, STATE, LOG, RESULT, TIMING)
 _EVENTS = "events.out.tfevents.*"
 
 _CHUNK = 2**20
@@ -51,6 +53,8 @@ def stored_result(config: Config) -> dict[str, Any] | None:
     if config.run.overwrite:
         return None
     present = [name for name in _WRITTEN if os.path.lexists(folder / name)]
+    if present == [LOG] and (folder / LOG).stat().st_size == 0:
+        return None  # what a run leaves that is killed when it has only begun
     if present and not {CONFIG, LOG} <= set(present):
         raise InputError(
             f"'{folder}' is not the folder of a run, but has {preview(present)}, which a run "
@@ -119,6 +123,9 @@ def _reused(config: Config, folder: Path) -> dict[str, Any]:
                 f"'{folder}' holds a run {what}. Choose another --output, or --overwrite to "
                 "replace it"
             )
+    # The run may have been killed before it had cleared up.
+    (folder / STATE).unlink(missing_ok=True)
+    remove_leftovers(folder, _WRITTEN)
     logger.warning(
         "This run is finished already, its stored result follows; --overwrite runs it again. %s",
         folder,
@@ -147,22 +154,27 @@ def start(config: Config) -> Path:
 def _start(config: Config, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (config.run.resume and (folder / STATE).is_file()):
-        for name in _WRITTEN:
+        # In this order, a kill between two lines leaves no result or state without its weights,
+        # and a folder that is still known for a run's.
+        for name in (RESULT, STATE, WEIGHTS, VECTORS, SIDS, TIMING):
             (folder / name).unlink(missing_ok=True)
+        (folder / LOG).write_bytes(b"")
         # RecBole's last event, the hyperparameters, has a folder of its own, named by the time.
         for pattern in (_EVENTS, f"[0-9]*.[0-9]*/{_EVENTS}"):
             for events in list(folder.glob(pattern)):
                 events.unlink()
                 if events.parent != folder and not any(events.parent.iterdir()):
                     events.parent.rmdir()
-    (folder / CONFIG).write_text(yaml.safe_dump(config.to_plain(), sort_keys=True), "utf-8")
+    remove_leftovers(folder, _WRITTEN)
+    with written_whole(folder / CONFIG) as temporary:
+        temporary.write_text(yaml.safe_dump(config.to_plain(), sort_keys=True), "utf-8")
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write whole or not at all; numbers that JSON lacks are refused."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def check_data(config: Config) -> None:

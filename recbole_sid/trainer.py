@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,11 +27,12 @@ from tqdm import tqdm
 from recbole_sid import run_folder
 from recbole_sid.compat import read_checkpoint, tensorboard_in
 from recbole_sid.errors import InputError, preview
-from recbole_sid.evaluation import TopKCollector, WeightedEvaluator
+from recbole_sid.evaluation import HistoryExclusion, TopKCollector, WeightedEvaluator
+from recbole_sid.files import written_whole
 from recbole_sid.generator import sequences as seq
 from recbole_sid.model.recommender import SIDRecommender, training_rows
 from recbole_sid.precision import resolve_precision
-from recbole_sid.seeds import stage_seed
+from recbole_sid.seeds import random_state, set_random_state, stage_seed
 from recbole_sid.settings import build, require
 from recbole_sid.weights import load_weights, save_weights
 
@@ -100,6 +100,9 @@ class SIDTrainer(Trainer):
 
     model: SIDRecommender
     resumable: bool = False
+    # The training and the validation split, in this order: what users had before a later one is
+    # read from them (exclude_history). ``fit`` sets them.
+    splits: tuple[Any, ...] = ()
 
     def __init__(self, config, model: SIDRecommender):
         folder = Path(config["checkpoint_dir"])
@@ -109,11 +112,20 @@ class SIDTrainer(Trainer):
         self.dtype = resolve_precision(self.settings.precision, self.device)
         self.eval_collector = TopKCollector(config, model.generator.catalogue)
         self.evaluator = WeightedEvaluator(config)
+        self.exclusion = HistoryExclusion(config)
         self.saved_model_file = str(folder / run_folder.WEIGHTS)
         self.state_file: Path = folder / run_folder.STATE
         self.data: TrainingData | None = None
         self.scheduler: LambdaLR | None = None
         self._to_restore: dict[str, Any] | None = None
+
+    def _build_optimizer(self, **kwargs):
+        """RecBole's optimizer with its step in one kernel: else it took a third of a batch."""
+        optimizer = super()._build_optimizer(**kwargs)
+        for group in optimizer.param_groups:
+            if "fused" in group:
+                group["fused"] = True
+        return optimizer
 
     def fit(
         self,
@@ -125,6 +137,7 @@ class SIDTrainer(Trainer):
         callback_fn=None,
     ):
         self.data = TrainingData(train_data.dataset, self.config, self.model)
+        self.splits = tuple(loader.dataset for loader in (train_data, valid_data) if loader)
         total = self.data.steps_per_epoch * self.epochs
         self.scheduler = LambdaLR(
             self.optimizer,
@@ -184,9 +197,11 @@ class SIDTrainer(Trainer):
             )
 
     def _full_sort_batch_eval(self, batched_data):
-        interaction, _, positive_u, positive_i = batched_data
-        ranked = self.model.rank(interaction.to(self.device), max(self.config["topk"]))
-        return interaction, ranked, positive_u, positive_i
+        interaction, _, positive_u, targets = batched_data
+        excluded, targets = self.exclusion.next_rows(targets, self.device)
+        k = max(self.config["topk"])
+        ranked = self.model.rank(interaction.to(self.device), k, excluded)
+        return interaction, ranked, positive_u, targets
 
     def evaluate(
         self, eval_data, load_best_model=True, model_file=None, show_progress=False
@@ -196,8 +211,10 @@ class SIDTrainer(Trainer):
             return None
         if load_best_model:
             load_weights(self.model, model_file or self.saved_model_file)
+        self.exclusion.start(eval_data.dataset, self.splits)
         result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
         result.update(self.eval_collector.sid_metrics())
+        self.exclusion.report()
         return result
 
     def _save_checkpoint(self, epoch, verbose=True, **kwargs) -> None:
@@ -222,11 +239,11 @@ class SIDTrainer(Trainer):
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": {"last_epoch": self.scheduler.last_epoch},
-            "random": torch.get_rng_state(),
+            "random": random_state(self.device),
+            "sampling": _sampling_state(),
         }
-        temporary = self.state_file.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self.state_file)
+        with written_whole(self.state_file) as temporary:
+            torch.save(state, temporary)
 
     def resume_checkpoint(self, resume_file) -> None:
         """Go on from a ``training.pt`` of the same settings and SIDs when ``fit`` is called.
@@ -248,7 +265,8 @@ class SIDTrainer(Trainer):
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
         self.scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
-        torch.set_rng_state(state["random"].cpu())
+        set_random_state(state["random"], self.device)
+        _set_sampling_state(state["sampling"])
         self.logger.info(f"Resuming from epoch {self.start_epoch}")
 
 
@@ -336,6 +354,19 @@ def lr_factor(step: int, schedule: str, warmup_steps: int, total_steps: int) -> 
         return math.sqrt(max(warmup_steps, 1) / max(step, 1))
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def _sampling_state() -> dict[str, Any]:
+    """State of numpy's global random numbers: RecBole draws candidates (``uni100``) from them."""
+    state = np.random.get_state(legacy=False)  # noqa: NPY002 (RecBole uses this generator)
+    assert isinstance(state, dict)
+    words = {"key": torch.from_numpy(state["state"]["key"].astype(np.int64))}
+    return {**state, "state": {**state["state"], **words}}
+
+
+def _set_sampling_state(state: Mapping[str, Any]) -> None:
+    words = {"key": state["state"]["key"].cpu().numpy().astype(np.uint32)}
+    np.random.set_state({**state, "state": {**state["state"], **words}})  # noqa: NPY002 (as above)
 
 
 def _plain(result: dict[str, Any] | None) -> dict[str, float] | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from recbole_sid.errors import InputError
+from recbole_sid.files import written_whole
 from recbole_sid.model.recommender import SIDRecommender
 
 WEIGHTS_FORMAT = "recbole-sid-weights"
@@ -23,9 +23,8 @@ def save_weights(model: SIDRecommender, path: str | Path, epoch: int) -> None:
         "epoch": str(epoch),
     }
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    temporary = f"{path}.tmp"
-    save_file(weights, temporary, metadata)
-    os.replace(temporary, path)
+    with written_whole(Path(path)) as temporary:
+        save_file(weights, temporary, metadata)
 
 
 def load_weights(model: SIDRecommender, path: str | Path) -> None:

@@ -49,7 +49,7 @@ def test_a_sound_dataset_is_accepted(data):
         ),
         ({"sid_file": "a.json"}, "'sid_file' belongs to tokenizer 'file', not to 'rqvae'"),
         ({"tokenizer": "rqkmean"}, "unknown tokenizer 'rqkmean'"),
-        ({"generator": "tigre"}, "unknown generator 'tigre'. Known: 'tiger'. Did you mean 'tiger'"),
+        ({"generator": "tigre"}, "Known: 'intrr', 'tiger'. Did you mean 'tiger'"),
         ({"collision": "drop"}, "'collision' is 'drop', but must be one of 'dedup', 'none'"),
         ({"metrics": ["Recal"]}, "unknown metric 'Recal'. Did you mean 'Recall'"),
         ({"metrics": []}, "'metrics' is [], but must be"),
@@ -97,7 +97,7 @@ def test_bad_settings(data, given, message):
     [
         ("TIGR", "unknown model 'TIGR'. Did you mean 'TIGER'"),
         ("SASrec", "unknown model 'SASrec'. Did you mean 'SASRec'"),
-        ("qqqq", "unknown model 'qqqq'. Models of recbole_sid: TIGER"),
+        ("qqqq", "unknown model 'qqqq'. Models of recbole_sid: IntRR, TIGER, TIGER-paper"),
         ("../BPR", "unknown model '../BPR'"),
     ],
 )
@@ -212,3 +212,20 @@ def test_models_of_other_libraries_ask_for_them(data):
     assert recbole_models()["LightGBM"] == "exlib_recommender"
     with pytest.raises(InputError, match="pip install lightgbm xgboost"):
         configure(data, "LightGBM")
+
+
+@pytest.mark.parametrize("model", ["SASRec", "BPR", "Pop"])
+def test_recboles_models_cannot_exclude_the_history(data, model):
+    given = {"train_neg_sample_args": None} if model == "SASRec" else {}
+    with pytest.raises(InputError, match="'exclude_history' is True, but the model is RecBole's"):
+        configure(data, model, exclude_history=True, **given)
+    configure(data, model, exclude_history=False, **given)
+
+
+def test_sampled_lists_cannot_exclude_the_history(data):
+    sampled = {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "uni100"}
+    configure(data, eval_args=sampled)
+    with pytest.raises(InputError, match="'exclude_history' is True, but 'eval_args: mode'"):
+        configure(data, eval_args=sampled, exclude_history=True)
+    with pytest.raises(InputError, match="'exclude_history' is 'on', but must be true or false"):
+        configure(data, exclude_history="on")

@@ -130,7 +130,10 @@ BAD = {
     "a value that is no time": (bad_times, "cannot read or split the data in 'odd/made'"),
     "an unknown model": ("--model=TIGRE", "unknown model 'TIGRE'. Did you mean 'TIGER'"),
     "an unknown tokenizer": ("--tokenizer=rqkmean", "unknown tokenizer 'rqkmean'"),
-    "an unknown generator": ("--generator=lion", "unknown generator 'lion'. Known: 'tiger'"),
+    "an unknown generator": (
+        "--generator=lion",
+        "unknown generator 'lion'. Known: 'intrr', 'tiger'",
+    ),
     "an unknown key": ("--beam_sise=30", "unknown setting 'beam_sise'. Did you mean 'beam_size'"),
     "an unknown metric": ("--metrics=['Recal']", "unknown metric 'Recal'. Did you mean 'Recall'"),
     "beams below the list": ("--beam_size=2", "'beam_size' is 2, but must be at least max(topk)"),
@@ -153,7 +156,7 @@ BAD = {
     "an empty text column": (no_text, "empty text column: none of the 8 items has text in 'title'"),
     "an empty training split": (one_each, "the data in 'short/made'"),
     "a checkpoint of another data set": (other_items, "other items or other SIDs"),
-    "an unknown command": ("tune", "unknown command 'tune'. Known: run"),
+    "an unknown command": ("tune", "unknown command 'tune'. Known: run, recommend, evaluate"),
     "a value without key": ("--epochs", "setting 'epochs' needs a value: --epochs=VALUE"),
     "a lonely word": ("--epochs=1 twice", "argument 'twice' is not understood"),
     "no settings file": ("--config_files=none.yaml", "config file 'none.yaml' cannot be read"),
@@ -204,3 +207,147 @@ def test_the_process_ends_with_code_2_and_one_line(tmp_path):
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: unknown model 'TIGRE'. Did you mean 'TIGER'")
     assert list(tmp_path.iterdir()) == []
+
+
+# -- the use of a finished run --------------------------------------------------------------------
+
+HISTORIES = [
+    {"user": "u1", "history": ["i3", "i4", "i5", "i6"]},
+    {"user": "new one", "history": ["i0", "gone"]},
+    {"user": "lost", "history": ["gone"]},
+]
+
+
+@pytest.fixture
+def used(work):
+    lines = (json.dumps(row) for row in HISTORIES)
+    Path("h.jsonl").write_text("\n".join(lines) + "\n")
+    return work
+
+
+def test_recommend_writes_lists(used, capsys):
+    base = ["recommend", "--run=run", "--histories=h.jsonl", "--k=3", "--batch_size", "1"]
+    before = snapshot(used / "run")
+    assert cli.main([*base, "--output", "o.jsonl"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == "3 lists in o.jsonl\n"
+    assert "2 of the 7 items in the histories are unknown" in shown.err
+    assert "1 of 3 histories hold no item" in shown.err
+    lists = [json.loads(line) for line in Path("o.jsonl").read_text().splitlines()]
+    assert [(row["user"], len(row["items"])) for row in lists] == [
+        ("u1", 3), ("new one", 3), ("lost", 0)
+    ]  # fmt: skip
+    assert all(set(row["items"]) <= set(ITEMS) for row in lists)
+    Path("h.tsv").write_text("u1\ti3 i4 i5 i6\nnew one\ti0 gone\n")
+    assert cli.main([*base, "--histories=h.tsv", "--output=o.tsv"]) == 2  # given twice
+    base[2] = "--histories=h.tsv"
+    assert cli.main([*base, "--output=o.tsv", "--exclude_history", "--beam_size=5"]) == 0
+    header, *rows = [line.split("\t") for line in Path("o.tsv").read_text().splitlines()]
+    assert header == ["user", "rank", "item", "score"]
+    assert [row[:2] for row in rows] == [[u, str(r)] for u in ("u1", "new one") for r in (1, 2, 3)]
+    assert not {row[2] for row in rows if row[0] == "u1"} & set(HISTORIES[0]["history"])
+    assert cli.main([*base, "--output=o.tsv"]) == 2
+    assert cli.main([*base, "--output=o.tsv", "--overwrite"]) == 0
+    assert snapshot(used / "run") == before
+
+
+def test_evaluate_prints_and_writes(used, capsys):
+    before = snapshot(used / "run")
+    assert cli.main(["evaluate", "--run=run"]) == 0
+    stored = json.loads((used / "run" / "result.json").read_text())
+    valid, test = capsys.readouterr().out.splitlines()
+    assert f"recall@3 {stored['best_valid_result']['recall@3']:.4f}" in valid
+    assert f"recall@3 {stored['test_result']['recall@3']:.4f}" in test
+    again = [
+        "evaluate",
+        "--run",
+        "run",
+        "--topk",
+        "1,5",
+        "--metrics=Recall,NDCG",
+        "--output=e.json",
+    ]
+    assert cli.main([*again, "--beam_size=8", "--exclude_history"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[-1] == "result: e.json"
+    assert "exclude_history is on" in shown.err
+    result = json.loads(Path("e.json").read_text())
+    assert set(result["test_result"]) == {
+        f"{name}@{k}" for name in ("recall", "ndcg", "sid_recall", "generated") for k in (1, 5)
+    }
+    assert result["settings"]["exclude_history"] is True
+    assert f"ndcg@5 {result['valid_result']['ndcg@5']:.4f}" in shown.out.splitlines()[0]
+    assert cli.main([*again]) == 2
+    assert cli.main([*again, "--overwrite"]) == 0
+    assert snapshot(used / "run") == before
+
+
+USE = "recommend --run=run --histories=h.jsonl --output=o.tsv"
+BAD_USE = {
+    "no run": ("recommend --histories=h.jsonl --output=o.tsv", "recommend needs --run"),
+    "not a run": (
+        "recommend --run=data --histories=h.jsonl --output=o.tsv",
+        "'data' has no config.yaml",
+    ),
+    "no such run": ("evaluate --run=none", "'none' has no config.yaml"),
+    "an unknown argument": (
+        f"{USE} --beam_sise=3",
+        "unknown argument --beam_sise of recommend. Did",
+    ),
+    "an argument of run": (f"{USE} --epochs=3", "unknown argument --epochs of recommend"),
+    "an argument without value": (f"{USE} --k", "argument 'k' needs a value"),
+    "a name that is a number": ("evaluate --run=5", "--run is 5, not a name: write it as ./NAME"),
+    "a long list": (f"{USE} --k=9", "'k' is 9, but must be at most 8"),
+    "a narrow search": (
+        f"{USE} --k=5 --beam_size=4",
+        "'beam_size' is 4, but must be at least k = 5",
+    ),
+    "unknown items": (f"{USE} --k=3 --unknown=refuse", "2 of the 7 items in the histories are"),
+    "another output format": (
+        USE.replace("o.tsv", "o.csv"),
+        "must be a file that ends in .jsonl or",
+    ),
+    "an output without folder": (USE.replace("o.tsv", "no/o.tsv"), "there is no folder 'no'"),
+    "an output that is the input": (
+        USE.replace("o.tsv", "./h.jsonl") + " --overwrite",
+        "is a file that is needed as it is",
+    ),
+    "no histories": (USE.replace("h.jsonl", "no.jsonl"), "histories 'no.jsonl' cannot be read"),
+    "a bad line": (
+        lambda: [Path("h.jsonl").write_text("{}\n"), USE][1],
+        "'h.jsonl', line 1: has no key 'user'",
+    ),
+    "a training setting": ("evaluate --run=run --epochs=3", "'epochs' is no evaluation setting"),
+    "a misspelled setting": (
+        "evaluate --run=run --topkk=3",
+        "unknown setting 'topkk'. Did you mean",
+    ),
+    "a search below the list": (
+        "evaluate --run=run --topk=3,11",
+        "'beam_size' is 10, but must be at least max(topk) = 11",
+    ),
+    "the run's own result": (
+        "evaluate --run=run --output=run/result.json --overwrite",
+        "is a file that is needed as it is",
+    ),
+    "a result that is no json": ("evaluate --run=run --output=e.txt", "that ends in .json"),
+    "overwrite as a number": (
+        f"{USE} --overwrite=3",
+        "--overwrite is 3, but must be true or false",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_USE)
+def test_bad_use_is_one_line_and_changes_nothing(case, used, capsys):
+    given, message = BAD_USE[case]
+    words = (given if isinstance(given, str) else given()).split()
+    before = snapshot(used)
+    capsys.readouterr()
+    assert cli.main(words) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    (line,) = shown.err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert snapshot(used) == before

@@ -1,6 +1,8 @@
 """Ranked ids into RecBole's metrics: equal where RecBole is right, and right where it is not."""
 
 import itertools
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_sid.compat import numpy_aliases
+from recbole_sid.errors import InputError
 from recbole_sid.evaluation import TopKCollector, WeightedEvaluator, expected_hits
 from recbole_sid.generator.beam import Ranked
 from recbole_sid.generator.catalogue import Catalogue
+from recbole_sid.model.exclusion import leave_out
+from recbole_sid.model.recommender import SIDRecommender
+from recbole_sid.quick_start import checked_config, read_data
+from recbole_sid.trainer import SIDTrainer
 from tests.generator.catalogues import table
+from tests.runs import SMALL, write_data
 
 RANKING = ["Recall", "NDCG", "MRR", "Hit", "Precision", "MAP"]
 
@@ -141,3 +149,109 @@ def test_sid_recall_ignores_the_dedup_digit():
     result = evaluate(catalogue, ranked_of(catalogue, [[1, 3]]), [2], [1, 2])
     assert result["recall@2"] == 0
     assert result["sid_recall@1"] == 1
+
+
+def test_a_target_that_was_left_out_hits_nothing():
+    # Item 2 was left out of its group; the others of its SID are listed.
+    ranked = Ranked(torch.tensor([[1, 3, 6]]), torch.tensor([[-1.0, -1, -2]]),
+                    torch.tensor([[2, 2, 1]]))  # fmt: skip
+    result = evaluate(COLLIDED, ranked, [0], [1, 3])
+    assert {v for k, v in result.items() if not k.startswith("generated")} == {0.0}
+    for listed in (1, 3):
+        assert evaluate(COLLIDED, ranked, [listed], [1])["recall@1"] == 0.5
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.permutations([0, 1, 2, 3]),
+    st.sets(st.integers(1, 7), max_size=5),
+    st.integers(1, 7),
+    st.integers(1, 4),
+)
+def test_credit_without_excluded_items_is_the_mean_over_all_orders(groups, left_out, target, k):
+    members = [[1, 2, 3], [4, 5], [6], [7]]
+    lists = [
+        [item for item in itertools.chain(*order) if item not in left_out][:k]
+        for order in itertools.product(*(itertools.permutations(members[g]) for g in groups))
+    ]
+    single = Catalogue(table([[c, 0] for c in range(7)], (7, 1)))  # every item its own SID
+    each = [
+        evaluate(single, ranked_of(single, [items + [0] * (k - len(items))]), [target], [k])
+        for items in lists
+    ]
+    whole = ranked_of(COLLIDED, [list(itertools.chain(*(members[g] for g in groups)))])
+    excluded = torch.tensor([[0, *sorted(left_out)]])
+    ranked = leave_out(whole, excluded, k, COLLIDED)
+    ours = evaluate(COLLIDED, ranked, [0 if target in left_out else target], [k])
+    for metric in ("recall", "ndcg", "mrr"):
+        mean = np.mean([result[f"{metric}@{k}"] for result in each])
+        assert ours[f"{metric}@{k}"] == pytest.approx(mean, abs=2e-6)
+
+
+def had_before(data_path: str, name: str) -> dict[str, list[str]]:
+    """Each user's items in time order, from the file itself."""
+    lines = Path(data_path, name, f"{name}.inter").read_text().splitlines()[1:]
+    rows = sorted((line.split("\t") for line in lines), key=lambda row: float(row[2]))
+    items: dict[str, list[str]] = {}
+    for user, item, _ in rows:
+        items.setdefault(user, []).append(item)
+    return items
+
+
+@pytest.mark.parametrize("split", [{"LS": "valid_and_test"}, {"RS": [0.4, 0.2, 0.4]}])
+@pytest.mark.parametrize("collision", ["dedup", "none"])
+def test_excluded_is_all_that_was_had_before_and_nothing_else(split, collision, tmp_path):
+    rng = np.random.default_rng(0)
+    n_items = 30
+    rows = [(f"u{u}", f"i{i}", t) for u in range(9) for t, i in
+            enumerate(rng.integers(0, n_items, 10 + u))]  # fmt: skip
+    rows += [("all", f"i{i}", t) for t, i in enumerate(range(n_items))]
+    given_ = {k: v for k, v in SMALL.items() if not k.endswith("_num_interval")}
+    given_ |= write_data(tmp_path, rows) | {
+        "MAX_ITEM_LIST_LENGTH": 4, "exclude_history": True, "collision": collision,
+        "topk": [2, 6], "valid_metric": "NDCG@2", "cache_dir": str(tmp_path / "cache"),
+        "tokenizer_codebook_size": 3, "tokenizer_levels": 2, "eval_batch_size": 5,
+        "eval_args": {"split": split, "order": "TO", "group_by": "user", "mode": "full"},
+        "output": str(tmp_path / "run"),
+    }  # fmt: skip
+    config = checked_config("TIGER", "made", config_dict=given_)
+    config["checkpoint_dir"] = str(tmp_path / "trainer")
+    data, (train, valid, test) = read_data(config)
+    model = SIDRecommender(config, train.dataset)
+    seen: list[tuple] = []
+    trainer = SIDTrainer(config, model)
+    with pytest.raises(InputError, match="exclude_history needs the splits before"):
+        trainer.evaluate(test, load_best_model=False)
+    trainer.splits = (train.dataset, valid.dataset)
+    collect = trainer.eval_collector.eval_batch_collect
+    trainer.eval_collector.eval_batch_collect = lambda ranked, interaction, rows, targets: (
+        seen.append((ranked, interaction, targets)),
+        collect(ranked, interaction, rows, targets),
+    )
+    users, items = data.field2id_token["user_id"], data.field2id_token["item_id"]
+    of_user = had_before(str(tmp_path), "made")
+    for ranked_split, later in ((valid, [valid, test]), (test, [test])):
+        seen.clear()
+        result = trainer.evaluate(ranked_split, load_best_model=False)
+        to_come = Counter(
+            users[user] for part in later for user in part.dataset.inter_feat["user_id"].tolist()
+        )
+        n_rows = 0
+        for ranked, interaction, targets in seen:
+            for row in range(len(interaction)):
+                user = users[interaction["user_id"][row]]
+                mine = of_user[user]
+                at = len(mine) - to_come[user]  # the rows of a user come in time order
+                to_come[user] -= 1
+                before = set(mine[:at])
+                listed = [items[item] for item in ranked.items[row].tolist() if item]
+                assert not before & set(listed)
+                assert len(listed) == min(6, n_items - len(before))
+                assert (targets[row] == 0) == (mine[at] in before)
+                n_rows += 1
+        assert n_rows == len(ranked_split.dataset)
+    assert result["recall@6"] > 0
+    again = SIDTrainer(config, model)
+    again.splits = trainer.splits
+    assert again.evaluate(test, load_best_model=False) == result
+    assert trainer.evaluate(test, load_best_model=False) == result  # from the first row again

@@ -76,7 +76,11 @@ def test_settings_of_a_third_party_are_checked(package, tmp_path):
         ("tokenizer_levels", 17, "must be 1 to 16"),
         ("tokenizer_levels", "many", "must be a whole number"),
         ("widht", 3, "unknown setting 'widht'. Did you mean 'width'"),
-        ("hidden_size", 3, "'hidden_size' belongs to generator 'tiger', not to 'last-item'"),
+        (
+            "hidden_size",
+            3,
+            "belongs to generator 'tiger' or 'intrr', not to 'last-item'",
+        ),
         ("beam_size", 5, "must be at least max"),
     ):
         with pytest.raises(InputError, match=message):

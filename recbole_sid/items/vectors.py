@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from recbole_sid.errors import InputError, preview
+from recbole_sid.files import written_whole
 from recbole_sid.settings import require
 
 
@@ -82,6 +84,13 @@ def load_item_vectors(
             "be in the same order, one id a vector"
         )
     return _aligned(path, ids, vectors, tokens)
+
+
+def save_item_vectors(path: str | Path, vectors: np.ndarray, tokens: tuple[str, ...]) -> None:
+    """Write vectors (n, d) with their raw item ids, as :func:`load_item_vectors` reads them."""
+    names = np.frombuffer(json.dumps(tokens).encode(), np.uint8).copy()
+    with written_whole(Path(path)) as temporary:
+        save_file({"vectors": np.ascontiguousarray(vectors), "ids": names}, temporary)
 
 
 def _aligned(

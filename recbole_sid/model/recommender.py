@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,8 +17,9 @@ from torch import Tensor
 from recbole_sid.generator.base import Generator
 from recbole_sid.generator.beam import Ranked
 from recbole_sid.generator.catalogue import Catalogue
+from recbole_sid.model.exclusion import leave_out
 from recbole_sid.sid.table import SemanticIDs
-from recbole_sid.tokenizer.pipeline import semantic_ids
+from recbole_sid.tokenizer.pipeline import item_vectors, semantic_ids
 
 if TYPE_CHECKING:
     from recbole_sid.config import Config
@@ -35,12 +37,20 @@ class SIDRecommender(SequentialRecommender):
     sids: SemanticIDs
     generator: Generator
 
-    def __init__(self, config: Config, dataset: Dataset, sids: SemanticIDs | None = None):
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        sids: SemanticIDs | None = None,
+        vectors: np.ndarray | None = None,
+    ):
         """
         Args:
             config: our ``Config``.
             dataset: RecBole's dataset; its items are the catalogue.
             sids: SIDs of the catalogue, of any row order; None computes or loads them.
+            vectors: (n_items, d) content vectors in the dataset's order, for a generator that
+                needs them; None computes or loads them.
 
         Raises:
             InputError: ``sids`` lack items of the dataset, or hold others.
@@ -49,13 +59,21 @@ class SIDRecommender(SequentialRecommender):
         tokens = tuple(dataset.field2id_token[self.ITEM_ID][1:].tolist())
         self.sids = (semantic_ids(config, tokens) if sids is None else sids).aligned(tokens)
         users = dataset.field2id_token[self.USER_ID]
-        # Buckets come from the raw token, so that they do not move with RecBole's internal ids.
-        buckets = torch.tensor([zlib.crc32(str(user).encode()) for user in users])
         generator_class = config.generator_spec.cls
+        settings = config.generator_settings
+        if vectors is None and generator_class.needs_vectors(settings):
+            vectors = item_vectors(config, tokens)
+        catalogue = Catalogue(self.sids, vectors)
         self.generator = generator_class(
-            config.generator_settings, Catalogue(self.sids), self.max_seq_length, buckets
+            settings, catalogue, self.max_seq_length, user_buckets(users)
         )
         self.beam_size = config["beam_size"]
+
+    @property
+    def vectors(self) -> np.ndarray | None:
+        """Content vectors (n_items, d) in the order of ``sids``; None where none are used."""
+        vectors = self.generator.catalogue.vectors
+        return None if vectors is None else vectors[1:].cpu().numpy()
 
     def history(self, interaction: Interaction) -> tuple[Tensor, Tensor, Tensor]:
         """Users (B,), the last items of their histories (B, T) left aligned, and lengths (B,)."""
@@ -71,9 +89,52 @@ class SIDRecommender(SequentialRecommender):
         items = interaction[self.ITEM_ID][:, None]
         return self.generator.log_likelihood(*self.history(interaction), items)[:, 0]
 
-    def rank(self, interaction: Interaction, k: int) -> Ranked:
-        """The ``k`` best items of each row by beam search; no users x items matrix is made."""
-        return self.generator.rank(*self.history(interaction), k, self.beam_size)
+    def rank(self, interaction: Interaction, k: int, excluded: Tensor | None = None) -> Ranked:
+        """The ``k`` best items of each row; no users x items matrix is made.
+
+        Args:
+            excluded: as in :meth:`rank_histories`.
+        """
+        return self.rank_histories(*self.history(interaction), k, excluded)
+
+    def rank_histories(
+        self,
+        users: Tensor,
+        history: Tensor,
+        lengths: Tensor,
+        k: int,
+        excluded: Tensor | None = None,
+    ) -> Ranked:
+        """The ``k`` best items of each user, without the items that are ``excluded``.
+
+        The search is widened by a row's number of excluded items, rounded up to whole windows, so
+        that ``k`` others remain. Rows of one width are searched together: a row's list does not
+        depend on the other rows of its batch.
+
+        Args:
+            users: (B,).
+            history: (B, T), left aligned, 0 on the right.
+            lengths: (B,).
+            excluded: (B, E) from :func:`distinct_items`; None excludes nothing.
+        """
+        if excluded is None:
+            return self.generator.rank(users, history, lengths, k, self.beam_size)
+        catalogue = self.generator.catalogue
+        n_excluded = (excluded > 0).sum(dim=1)
+        window = self.max_seq_length
+        extra = (n_excluded + window - 1) // window * window  # (B,)
+        order = []
+        parts = []
+        for more in extra.unique().tolist():
+            rows = (extra == more).nonzero()[:, 0]
+            width = min(k + more, catalogue.n_items)
+            ranked = self.generator.rank(
+                users[rows], history[rows], lengths[rows], width, self.beam_size + more
+            )
+            parts.append(leave_out(ranked, excluded[rows], k, catalogue))
+            order.append(rows)
+        back = torch.cat(order).argsort()
+        return Ranked(*(torch.cat(field)[back] for field in zip(*parts, strict=True)))
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Scores of all items, (B * n_items,), for RecBole's own trainer and case study.
@@ -86,6 +147,11 @@ class SIDRecommender(SequentialRecommender):
         scores.scatter_(1, ranked.items, ranked.scores)
         scores[:, 0] = -torch.inf
         return scores.flatten()
+
+
+def user_buckets(users: Iterable[object]) -> Tensor:
+    """A hash (n,) of each raw user token, which does not move with RecBole's internal ids."""
+    return torch.tensor([zlib.crc32(str(user).encode()) for user in users], dtype=torch.int64)
 
 
 def last_items(items: Tensor, lengths: Tensor, window: int) -> tuple[Tensor, Tensor]:
@@ -107,7 +173,7 @@ def last_items(items: Tensor, lengths: Tensor, window: int) -> tuple[Tensor, Ten
 
 
 def training_rows(dataset: Dataset, config: Config) -> tuple[np.ndarray, ...]:
-    """Users, histories, lengths and targets of a built training split, as arrays."""
+    """Users, histories, lengths and targets of a built split, training or another, as arrays."""
     rows = dataset.inter_feat
     list_field = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
     fields = (

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import numpy as np
 import torch
 
+from recbole_sid.checkpoint import Checkpoint
 from recbole_sid.errors import InputError, preview
 from recbole_sid.settings import require
 
@@ -140,6 +141,8 @@ class Tokenizer(ABC, Generic[S]):
         prefix: what stands before the names of its settings in the flat keys.
         needs_vectors: whether ``Items.vectors`` must be there.
         trains: whether fitting takes long enough to keep its codes in the cache.
+        checkpoint: set by stage 1 when the codes will be kept. :meth:`fit_sorted` may write to it
+            all that it needs to go on after it was killed; those that take seconds need not.
     """
 
     Settings: ClassVar[type]
@@ -160,6 +163,7 @@ class Tokenizer(ABC, Generic[S]):
         self.seed = seed
         self.device = device
         self.progress = progress
+        self.checkpoint: Checkpoint | None = None
 
     def fit(self, items: Items) -> BaseCodes:
         """Learn the codes of ``items``; the rows of the result are the rows of ``items``.

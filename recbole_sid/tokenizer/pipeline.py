@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recbole_sid.checkpoint import Checkpoint
 from recbole_sid.errors import InputError
 from recbole_sid.items.encoder import EncoderSettings, encode
 from recbole_sid.items.prompt import Prompt, PromptSettings
@@ -65,6 +66,7 @@ def semantic_ids(config: Config, tokens: tuple[str, ...]) -> SemanticIDs:
     if source is not None:
         key = _key([spec.name, source, settings, seed], items)
         path = config.run.cache_folder / "codes" / f"{key}.safetensors"
+        tokenizer.checkpoint = Checkpoint(path)
     if path is not None and path.is_file():
         base = SemanticIDs.load(path).aligned(tokens)
         logger.info("Stage 1: SIDs from the cache, %s", path)
@@ -75,6 +77,8 @@ def semantic_ids(config: Config, tokens: tuple[str, ...]) -> SemanticIDs:
         if path is not None:
             _make_folder(path.parent)
             base.save(path)
+    if tokenizer.checkpoint is not None:
+        tokenizer.checkpoint.finish()
     sids = apply_collision(base, config.run.collision)
     logger.info("Stage 1: %s", describe(sids))
     return sids

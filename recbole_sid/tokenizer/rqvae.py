@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from recbole_sid.errors import InputError
+from recbole_sid.seeds import random_state, set_random_state
 from recbole_sid.settings import require
 from recbole_sid.tokenizer.base import BaseCodes, Items, Tokenizer, logger, seeded
 from recbole_sid.tokenizer.code_use import code_use, describe, warn_if_collapsed
@@ -105,6 +106,21 @@ class Autoencoder(nn.Module):
         return Autoencoded(latents, quantized, self.decoder(quantized.quantized))
 
 
+@dataclass
+class Progress:
+    """How far the training is.
+
+    Attributes:
+        epoch: epochs done.
+        restarted: codes that were idle and moved.
+        history: an entry every ``log_every`` epochs.
+    """
+
+    epoch: int = 0
+    restarted: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
 class RQVAE(Tokenizer[RQVAESettings]):
     """Trains an autoencoder on the item vectors and reads the codes off its bottleneck.
 
@@ -113,7 +129,8 @@ class RQVAE(Tokenizer[RQVAESettings]):
     of the last epoch, in evaluation mode.
 
     A tokenizer that samples its batches in another way or has more terms in its loss overrides
-    :meth:`batches` or :meth:`losses`.
+    :meth:`batches` or :meth:`losses`. Both draw from torch's global random numbers and keep nothing
+    from one epoch to the next, so that a killed training goes on with the epoch it had reached.
     """
 
     Settings: ClassVar[type] = RQVAESettings
@@ -128,13 +145,22 @@ class RQVAE(Tokenizer[RQVAESettings]):
         vectors = torch.from_numpy(prepared).to(self.device)  # (n, D)
         with seeded(self.seed, self.device):
             model = Autoencoder(vectors.shape[1], self.settings).to(self.device)
-            if self.settings.kmeans_init:
-                self._start_codebooks(model, vectors)
-            history, restarted = self._train(model, vectors)
+            optimizer = _optimizer(model, self.settings)
+            progress = self._restored(model, optimizer)
+            if progress is None:
+                progress = Progress()
+                if self.settings.kmeans_init:
+                    self._start_codebooks(model, vectors)
+            self._train(model, optimizer, vectors, progress)
         codes = encode(model, vectors)
         use = code_use(codes, sizes)
         warn_if_collapsed(use, sizes, len(codes), self.settings.collapse_below, COLLAPSE_REMEDY)
-        report = {"epochs": self.settings.epochs, "restarted": restarted, "history": history, **use}
+        report = {
+            "epochs": self.settings.epochs,
+            "restarted": progress.restarted,
+            "history": progress.history,
+            **use,
+        }
         return BaseCodes(codes, sizes, report)
 
     def batches(self, n_items: int) -> Iterator[Tensor]:
@@ -167,13 +193,43 @@ class RQVAE(Tokenizer[RQVAESettings]):
             latents = model.encoder(vectors[rows])
         model.quantizer.start_from(latents, np.random.RandomState(self.seed))
 
-    def _train(self, model: Autoencoder, vectors: Tensor) -> tuple[list[dict[str, Any]], int]:
-        """Train in place; returns an entry every ``log_every`` epochs, and the codes restarted."""
+    def _restored(self, model: Autoencoder, optimizer: torch.optim.Optimizer) -> Progress | None:
+        """What a killed training of the same items and settings had reached, if there was one."""
+        state = None if self.checkpoint is None else self.checkpoint.load(self.device)
+        if state is None:
+            return None
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        set_random_state(state["random"], self.device)
+        progress = Progress(**state["progress"])
+        logger.info("rqvae: resuming after epoch %d", progress.epoch)
+        return progress
+
+    def _train(
+        self,
+        model: Autoencoder,
+        optimizer: torch.optim.Optimizer,
+        vectors: Tensor,
+        progress: Progress,
+    ) -> None:
+        """Train all of the arguments in place up to the last epoch."""
         settings = self.settings
-        optimizer = _optimizer(model, settings)
-        history: list[dict[str, Any]] = []
-        restarted = 0
-        bar = tqdm(range(1, settings.epochs + 1), desc="rqvae epochs", disable=not self.progress)
+
+        def state() -> dict[str, Any]:
+            return {
+                "progress": asdict(progress),
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "random": random_state(self.device),
+            }
+
+        bar = tqdm(
+            range(progress.epoch + 1, settings.epochs + 1),
+            desc="rqvae epochs",
+            initial=progress.epoch,
+            total=settings.epochs,
+            disable=not self.progress,
+        )
         for epoch in bar:
             model.train()
             totals: dict[str, Tensor] = {}
@@ -185,7 +241,9 @@ class RQVAE(Tokenizer[RQVAESettings]):
                 optimizer.zero_grad()
                 torch.stack(list(terms.values())).sum().backward()
                 optimizer.step()
-                restarted += model.quantizer.follow(output.quantized, settings.restart_after)
+                progress.restarted += model.quantizer.follow(
+                    output.quantized, settings.restart_after
+                )
                 seen += len(rows)
                 for name, term in terms.items():
                     totals[name] = totals.get(name, 0) + term.detach() * len(rows)
@@ -199,10 +257,12 @@ class RQVAE(Tokenizer[RQVAESettings]):
             bar.set_postfix(loss=f"{loss:.4g}")
             if epoch % settings.log_every == 0 or epoch == settings.epochs:
                 use = code_use(encode(model, vectors), settings.sizes)
-                history.append({"epoch": epoch, "loss": loss, **means, **use})
+                progress.history.append({"epoch": epoch, "loss": loss, **means, **use})
                 parts = ", ".join(f"{name} {mean:.4g}" for name, mean in means.items())
                 logger.info("rqvae epoch %d: loss %.4g (%s); %s", epoch, loss, parts, describe(use))
-        return history, restarted
+            progress.epoch = epoch
+            if self.checkpoint is not None:
+                self.checkpoint.save_when_due(state)
 
 
 @torch.no_grad()

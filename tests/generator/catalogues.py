@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from recbole_sid.generator.catalogue import Catalogue
+from recbole_sid.generator.intrr import IntRR, IntRRSettings
 from recbole_sid.generator.tiger import Tiger, TigerSettings
 from recbole_sid.sid.collisions import apply_collision
 from recbole_sid.sid.table import SemanticIDs
@@ -49,3 +50,39 @@ def tiger(sids: SemanticIDs, seed: int = 0, window: int = 6, **changes: object) 
     buckets = torch.arange(50) * 7
     settings = TigerSettings(**(values | changes))  # type: ignore[arg-type]
     return Tiger(settings, Catalogue(sids), window, buckets).eval()
+
+
+def intrr(
+    sids: SemanticIDs,
+    seed: int = 0,
+    window: int = 6,
+    vectors: np.ndarray | None = None,
+    **changes: object,
+) -> IntRR:
+    """A small IntRR in evaluation mode with random weights, float32, no dropout."""
+    values: dict[str, object] = {
+        "backbone": "transformer",
+        "item_token": "codes",
+        "item_embedding": True,
+        "content_vectors": vectors is not None,
+        "window_stride": 1,
+        "decoding": "exact",
+        "beam_size": 10,
+        "hidden_size": 16,
+        "inner_size": 32,
+        "n_heads": 2,
+        "head_size": 8,
+        "layers": 2,
+        "codebook_inner_size": 24,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "codebook_dropout": 0.0,
+        "embedding_init": 0.5,
+        "temperature": 1.0,
+        "reconstruction_weight": 0.0,
+        "label_smoothing": 0.0,
+    }
+    torch.manual_seed(seed)
+    buckets = torch.arange(50) * 7
+    settings = IntRRSettings(**(values | changes))  # type: ignore[arg-type]
+    return IntRR(settings, Catalogue(sids, vectors), window, buckets).eval()

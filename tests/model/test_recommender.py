@@ -9,6 +9,7 @@ from recbole_sid.compat import FixedCollector
 from recbole_sid.config import Config
 from recbole_sid.errors import InputError
 from recbole_sid.evaluation import TopKCollector, WeightedEvaluator
+from recbole_sid.model.exclusion import distinct_items
 from recbole_sid.model.recommender import SIDRecommender, last_items
 from recbole_sid.quick_start import read_data
 from recbole_sid.seeds import stage_seed
@@ -123,6 +124,57 @@ def test_recboles_collector_on_full_sort_scores_gives_the_ranked_metrics(parts):
     ]
     assert results[0] == results[1]
     assert results[0]["recall@10"] > 0
+
+
+def test_excluded_items_are_left_out_whatever_the_batch(parts):
+    """The beam covers the whole catalogue: the expected list is a filter of the whole ranking."""
+    _, _, loaders, model = parts
+    interaction = next(iter(loaders[2]))[0]
+    n_items = model.generator.catalogue.n_items
+    rng = np.random.default_rng(0)
+    n_excluded = rng.integers(0, n_items - 12, len(interaction))
+    excluded = distinct_items(
+        torch.from_numpy(
+            np.stack([
+                np.where(np.arange(n_items) < n, rng.permutation(n_items) + 1, 0)
+                for n in n_excluded
+            ])
+        )
+    )  # fmt: skip
+    asked: list[tuple[int, int]] = []
+    rank = model.generator.rank
+
+    def spy(users, history, lengths, k, beam_size):
+        asked.append((k, beam_size))
+        return rank(users, history, lengths, k, beam_size)
+
+    before = model.beam_size
+    model.beam_size = n_items
+    model.generator.rank = spy
+    try:
+        with torch.no_grad():
+            whole = model.rank(interaction, n_items)
+            lists = model.rank(interaction, 10, excluded)
+            alone = [
+                model.rank(
+                    interaction[torch.tensor([row])], 10, distinct_items(excluded[row][None])
+                )
+                for row in range(len(interaction))
+            ]
+    finally:
+        model.beam_size = before
+        del model.generator.rank
+    for row in range(len(interaction)):
+        had = set(excluded[row].tolist())
+        expected = [item for item in whole.items[row].tolist() if item not in had][:10]
+        assert lists.items[row].tolist() == expected
+        assert alone[row].items[0].tolist() == expected
+        torch.testing.assert_close(lists.scores[row], alone[row].scores[0])
+    window = model.max_seq_length
+    widths = {min(10 + -(-n // window) * window, n_items) for n in n_excluded.tolist()}
+    together = asked[1 : 1 + len(set(-(-n_excluded // window)))]
+    assert {k for k, _ in together} == widths
+    assert all(beam >= k for k, beam in asked)
 
 
 def test_training_loss_has_gradients_for_every_weight(parts):

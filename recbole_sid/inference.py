@@ -1,0 +1,277 @@
+"""The use of a finished run: items for any history, and its metrics under other settings."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from recbole_sid import checks, registry
+from recbole_sid.errors import InputError, did_you_mean, preview
+from recbole_sid.generator.beam import Ranked
+from recbole_sid.model.exclusion import Spans, distinct_items
+from recbole_sid.model.recommender import SIDRecommender, last_items, user_buckets
+from recbole_sid.parsing import read_yaml
+from recbole_sid.quick_start import open_run, require_finished, trainer_class
+from recbole_sid.resources import resource_dir
+from recbole_sid.run_folder import CONFIG, SIDS, WEIGHTS
+from recbole_sid.settings import require
+from recbole_sid.sid.table import SemanticIDs
+
+logger = logging.getLogger("recbole_sid")
+
+UNKNOWN = ("skip", "refuse")
+EVALUATION_SETTINGS = frozenset(
+    ["topk", "metrics", "exclude_history", "eval_batch_size", "metric_decimal_place"]
+)
+Histories = Mapping[str, Sequence[str]] | Sequence[Sequence[str]]
+
+
+class Recommendation(NamedTuple):
+    """The list of one history."""
+
+    user: str | None  # its name, where histories have names
+    items: list[str]  # raw tokens, best first
+    scores: np.ndarray  # float32, the log-likelihood of each item's SID
+
+
+def recommend(
+    run_folder: str | Path,
+    histories: Histories,
+    k: int = 10,
+    *,
+    exclude_history: bool | None = None,
+    unknown: str = "skip",
+    batch_size: int | None = None,
+    beam_size: int | None = None,
+    show_progress: bool = True,
+) -> list[Recommendation]:
+    """The ``k`` best next items of every history, by a finished run of ours.
+
+    For the histories of the test split these are the lists that its evaluation scored.
+
+    Args:
+        run_folder: the run's; its dataset must lie where it lay.
+        histories: raw item tokens, oldest first: a mapping from users to histories, or histories
+            alone. Users need not be known to the run. The model sees the last
+            ``MAX_ITEM_LIST_LENGTH`` items.
+        k: length of the lists.
+        exclude_history: leave out of a list all items of its history, also those before the last
+            ``MAX_ITEM_LIST_LENGTH``; None is the run's own setting.
+        unknown: what becomes of items that the run does not know: ``skip`` (counted and logged) or
+            ``refuse``.
+        batch_size: histories that are ranked together; None is the run's ``eval_batch_size``.
+        beam_size: width of the search, at least ``k``; None is the run's.
+        show_progress: whether to show a progress bar.
+
+    A user's name matters only to a generator with user tokens (``user_tokens``): it is hashed as in
+    training, a new name as well. Histories without names share the token of no user ("[PAD]").
+
+    Returns:
+        One recommendation a history, in the given order. A list is shorter than ``k`` only where
+        fewer items can be ranked; it is empty for a history without a known item, which cannot be
+        ranked (they are counted in the log).
+
+    Raises:
+        InputError: not a run of ours, an argument is out of bounds, or unknown items are refused.
+    """
+    folder = require_finished(Path(run_folder))
+    names, tokens, lengths = _flatten(histories)
+    sids = SemanticIDs.load(folder / SIDS)
+    stored = read_yaml(folder / CONFIG)
+    beam_size = stored["beam_size"] if beam_size is None else beam_size
+    _check_arguments(k, sids.n_items, exclude_history, unknown, batch_size)
+    checks.check_beam_size(beam_size, k, "k", "lower k")
+    _report_unknown(tokens, sids, unknown)
+
+    config, model, *_ = open_run(folder / WEIGHTS, {})
+    model.beam_size = beam_size
+    if exclude_history is None:
+        exclude_history = config["exclude_history"]
+    # Buckets are hashes of names, so the model needs no other table of users than the given names.
+    buckets = user_buckets(names or ["[PAD]"])
+    model.generator.user_buckets = buckets.to(model.device)
+    # A row of the model is a raw token's internal id; 0 stands for an unknown one.
+    row_of = {token: row for row, token in enumerate(model.sids.tokens, start=1)}
+    ids = np.array([row_of.get(token, 0) for token in tokens], dtype=np.int64)
+    spans = _without_unknown(ids, lengths)
+    rows = np.flatnonzero(spans.ends > spans.starts)
+    if len(rows) < len(lengths):
+        logger.warning(
+            "%s of %s histories hold no item that the run knows: their lists are empty",
+            f"{len(lengths) - len(rows):,}",
+            f"{len(lengths):,}",
+        )
+    catalogue = np.array(["", *model.sids.tokens], dtype=object)
+    lists: list[tuple[list[str], np.ndarray]] = [([], np.empty(0, np.float32)) for _ in lengths]
+    size = config["eval_batch_size"] if batch_size is None else batch_size
+    with tqdm(total=len(rows), desc="Recommend", unit="users", disable=not show_progress) as bar:
+        for start in range(0, len(rows), size):
+            batch = rows[start : start + size]
+            users = torch.from_numpy(batch if names else np.zeros_like(batch))
+            ranked = _rank(model, users, spans.padded(batch), k, exclude_history)
+            for row, items, scores in zip(
+                batch, ranked.items.cpu().numpy(), ranked.scores.cpu().numpy(), strict=True
+            ):
+                lists[row] = (catalogue[items[items > 0]].tolist(), scores[items > 0])
+            bar.update(len(batch))
+    users_of: Sequence[str | None] = names or [None] * len(lists)
+    return [Recommendation(user, *each) for user, each in zip(users_of, lists, strict=True)]
+
+
+@torch.no_grad()
+def _rank(
+    model: SIDRecommender, users: torch.Tensor, padded: np.ndarray, k: int, exclude: bool
+) -> Ranked:
+    """The lists of whole histories (B, T), left aligned, 0 on the right."""
+    whole = torch.from_numpy(padded).to(model.device)
+    history, lengths = last_items(whole, (whole > 0).sum(dim=1), model.max_seq_length)
+    excluded = distinct_items(whole) if exclude else None
+    return model.rank_histories(users.to(model.device), history, lengths, k, excluded)
+
+
+def _flatten(histories: Histories) -> tuple[list[str], list[str], np.ndarray]:
+    """Names (none for histories alone), all tokens end to end, and the lengths of the histories."""
+    names: list[str] = []
+    if isinstance(histories, Mapping):
+        names, histories = list(histories), list(histories.values())
+        for name in names:
+            if not isinstance(name, str):
+                raise InputError(f"user {name!r} is not text: give raw user tokens")
+    if isinstance(histories, str) or not isinstance(histories, (Sequence, np.ndarray)):
+        raise InputError(
+            f"histories are of type {type(histories).__name__}, but must be a list of histories, "
+            "or a mapping from users to histories"
+        )
+    tokens: list[str] = []
+    for place, history in enumerate(histories):
+        of = f"user {names[place]!r}" if names else f"history {place}"
+        if isinstance(history, str) or not isinstance(history, (Sequence, np.ndarray)):
+            raise InputError(f"{of}: {history!r} is not a list of raw item tokens")
+        for token in history:
+            if not isinstance(token, str):
+                raise InputError(f"{of}: item {token!r} is not text: give raw item tokens")
+        tokens.extend(history)
+    return names, tokens, np.array([len(history) for history in histories], dtype=np.int64)
+
+
+def _check_arguments(
+    k: Any, n_items: int, exclude_history: Any, unknown: Any, batch_size: Any
+) -> None:
+    require(type(k) is int and k >= 1, "k", k, "a whole number above 0")
+    require(k <= n_items, "k", k, f"at most {n_items}, the number of the run's items")
+    require(
+        exclude_history is None or isinstance(exclude_history, bool),
+        "exclude_history",
+        exclude_history,
+        "true or false",
+    )
+    require(unknown in UNKNOWN, "unknown", unknown, " or ".join(UNKNOWN))
+    require(
+        batch_size is None or (type(batch_size) is int and batch_size >= 1),
+        "batch_size",
+        batch_size,
+        "a whole number above 0",
+    )
+
+
+def _report_unknown(tokens: Sequence[str], sids: SemanticIDs, unknown: str) -> None:
+    """Log or refuse the tokens that are no items of the run."""
+    items = frozenset(sids.tokens)
+    missing = [token for token in tokens if token not in items]
+    if missing:
+        distinct = list(dict.fromkeys(missing))
+        found = (
+            f"{len(missing):,} of the {len(tokens):,} items in the histories are unknown to the "
+            f"run, {len(distinct):,} different ones: {preview(distinct)}"
+        )
+        if unknown == "refuse":
+            raise InputError(f"{found}. Remove them, or skip them with unknown: skip")
+        logger.warning("%s. They are skipped", found)
+
+
+def _without_unknown(ids: np.ndarray, lengths: np.ndarray) -> Spans:
+    """The histories without items 0."""
+    ends = np.cumsum(lengths)
+    kept_before = np.concatenate([[0], np.cumsum(ids > 0)])
+    return Spans(ids[ids > 0], kept_before[ends - lengths], kept_before[ends])
+
+
+def evaluate(run_folder: str | Path, **settings: Any) -> dict[str, Any]:
+    """Score a finished run of ours again on validation and test; nothing is trained or replaced.
+
+    Args:
+        run_folder: the run's; its dataset must lie where it lay.
+        settings: evaluation settings that are to differ from the run's: ``topk``, ``metrics``,
+            ``exclude_history``, ``eval_batch_size``, ``metric_decimal_place``, those that the
+            run's generator declares as ``decoding_settings`` (``beam_size``), and
+            ``show_progress``.
+
+    Returns:
+        ``run_folder``, ``model``, ``dataset``; ``settings``, with the values that were used;
+        ``valid_result`` and ``test_result``, None for an empty split.
+
+    Raises:
+        InputError: not a run of ours, a setting is unknown or no evaluation setting, or a value is
+            out of bounds.
+    """
+    folder = require_finished(Path(run_folder))
+    stored = read_yaml(folder / CONFIG)
+    allowed = EVALUATION_SETTINGS | registry.generator(stored["generator"]).cls.decoding_settings
+    _refuse_others(settings, allowed | {"show_progress"}, stored)
+    overall = read_yaml(resource_dir("properties") / "overall.yaml")
+    merged = {**overall, **stored, **settings}
+    decimals = merged["metric_decimal_place"]
+    good = type(decimals) is int and decimals >= 0
+    require(good, "metric_decimal_place", decimals, "a whole number, 0 or more")
+    columns = checks.measured(merged, ours=True)
+    # It only chose the best epoch, and must be one of what is measured now.
+    valid_metric = merged["valid_metric"]
+    changes = settings | {
+        "valid_metric": valid_metric if valid_metric.lower() in columns else columns[0]
+    }
+    config, model, _, train_data, valid_data, test_data = open_run(folder / WEIGHTS, changes)
+    with tempfile.TemporaryDirectory() as nothing_kept:
+        config["checkpoint_dir"] = nothing_kept  # RecBole's trainers open event files there
+        trainer = trainer_class(config)(config, model)
+        trainer.splits = (train_data.dataset, valid_data.dataset)
+        results = [
+            trainer.evaluate(
+                data, load_best_model=False, show_progress=bool(config["show_progress"])
+            )
+            for data in (valid_data, test_data)
+        ]
+        trainer.tensorboard.close()
+    valid, test = (
+        result and {key: float(value) for key, value in result.items()} for result in results
+    )
+    return {
+        "run_folder": str(folder),
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "settings": {key: config[key] for key in sorted(allowed)},
+        "valid_result": valid,
+        "test_result": test,
+    }
+
+
+def _refuse_others(
+    settings: Mapping[str, Any], allowed: frozenset[str], stored: Mapping[str, Any]
+) -> None:
+    """Only evaluation settings may change."""
+    for key in settings:
+        if key in allowed:
+            continue
+        takes = f"evaluate takes {', '.join(sorted(allowed))}"
+        if key in stored or key in checks.our_keys() | checks.recbole_keys():
+            raise InputError(
+                f"setting '{key}' is no evaluation setting, so a finished run cannot change it: "
+                f"{takes}"
+            )
+        raise InputError(f"unknown setting '{key}'.{did_you_mean(key, allowed)} {takes}")

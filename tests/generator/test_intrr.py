@@ -1,0 +1,143 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_sid.errors import InputError
+from recbole_sid.generator import intrr as intrr_module
+from recbole_sid.generator import sequences as seq
+from tests.generator.catalogues import intrr, random_table, table
+from tests.generator.test_sequences import rows_of
+
+SIDS = random_table(np.random.default_rng(4), 25, (4, 5, 3), "dedup")
+VECTORS = np.random.default_rng(5).normal(size=(25, 7)).astype(np.float32)
+USERS = torch.tensor([1, 2, 3])
+HISTORY = torch.tensor([[3, 7, 1, 0], [9, 0, 0, 0], [5, 6, 7, 8]])
+LENGTHS = torch.tensor([3, 1, 4])
+ALL = torch.arange(1, 26).expand(3, -1)
+KINDS = [
+    {},
+    {"backbone": "hstu"},
+    {"item_token": "recursive"},
+    {"item_embedding": False},
+    {"vectors": VECTORS},
+    {"vectors": VECTORS, "item_embedding": False, "item_token": "recursive"},
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_and_prefix_training_have_the_same_loss_and_gradients(kind):
+    rng = np.random.default_rng(0)
+    rows = rows_of([rng.integers(1, 26, n).tolist() for n in (2, 7, 4, 5)], window=6)
+    data = seq.chain(*rows)
+    model = intrr(SIDS, **kind)
+    (packed,) = seq.packed_batches(data, seq.windows(data, 6, 1), 99, rng)
+    packed_loss = model.packed_loss(*map(torch.from_numpy, packed))
+    (single,) = seq.prefix_batches(data, 6, 99, rng)
+    prefix_loss = model.prefix_loss(*map(torch.from_numpy, single))
+    assert packed_loss.item() == pytest.approx(prefix_loss.item(), abs=1e-5)
+    weights = list(model.parameters())
+    for mine, other in zip(
+        torch.autograd.grad(packed_loss, weights, allow_unused=True),
+        torch.autograd.grad(prefix_loss, weights, allow_unused=True),
+        strict=True,
+    ):
+        if mine is not None or other is not None:
+            torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_is_the_negative_log_likelihood(kind):
+    model = intrr(SIDS, **kind)
+    targets = torch.tensor([2, 4, 6])
+    loss = model.prefix_loss(USERS, HISTORY, LENGTHS, targets)
+    scores = model.log_likelihood(USERS, HISTORY, LENGTHS, targets[:, None])
+    assert loss.item() == pytest.approx(-scores.mean().item(), abs=1e-5)
+
+
+def test_the_likelihoods_of_all_code_tuples_sum_to_one():
+    codes = [list(codes) for codes in itertools.product(range(2), range(3), range(2))]
+    model = intrr(table(codes, (2, 3, 2)))
+    items = torch.arange(1, 13)[None]
+    scores = model.log_likelihood(USERS[:1], HISTORY[:1], LENGTHS[:1], items)
+    assert scores.exp().sum().item() == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("collision", ["none", "dedup"])
+@pytest.mark.parametrize("at_once", [1, 40, 2**26])
+def test_exact_decoding_ranks_by_the_likelihood_of_every_item(collision, at_once, monkeypatch):
+    monkeypatch.setattr(intrr_module, "_SCORES_AT_ONCE", at_once)
+    sids = random_table(np.random.default_rng(4), 25, (3, 3, 2), collision)
+    model = intrr(sids)
+    scores = model.log_likelihood(USERS, HISTORY, LENGTHS, ALL)
+    ranked = model.rank(USERS, HISTORY, LENGTHS, 25, beam_size=1)
+    torch.testing.assert_close(ranked.scores, scores.sort(dim=1, descending=True).values)
+    torch.testing.assert_close(ranked.scores, scores.gather(1, ranked.items - 1))
+    assert all(len(set(row)) == 25 for row in ranked.items.tolist())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_wide_beam_finds_what_exact_decoding_finds(kind):
+    exact = intrr(SIDS, **kind)
+    beam = intrr(SIDS, **kind, decoding="beam")
+    first = exact.rank(USERS, HISTORY, LENGTHS, 10, beam_size=1)
+    second = beam.rank(USERS, HISTORY, LENGTHS, 10, beam_size=25)
+    torch.testing.assert_close(first.scores, second.scores)
+    assert torch.equal(first.items, second.items)
+
+
+def test_positions_without_a_target_carry_no_loss():
+    model = intrr(SIDS)
+    loss = model.packed_loss(USERS[:1], torch.tensor([[3, 7, 1, 2]]), torch.tensor([[0, 0, 4, 0]]))
+    single = model.prefix_loss(
+        USERS[:1], torch.tensor([[3, 7, 1]]), torch.tensor([3]), torch.tensor([4])
+    )
+    assert loss.item() == pytest.approx(single.item(), abs=1e-5)
+
+
+def test_the_reconstruction_loss_holds_the_codes_of_the_history():
+    plain = intrr(SIDS, item_token="recursive")
+    held = intrr(SIDS, item_token="recursive", reconstruction_weight=0.5)
+    history, targets = torch.tensor([[3, 7, 0]]), torch.tensor([[7, 9, 0]])
+    difference = held.packed_loss(USERS[:1], history, targets) - plain.packed_loss(
+        USERS[:1], history, targets
+    )
+    items = torch.tensor([3, 7])
+    _, logits = held._items(items)
+    codes = held.catalogue.codes[items]
+    expected = sum(
+        -torch.log_softmax(logits[level], dim=-1)[range(2), codes[:, level]].mean()
+        for level in range(held.catalogue.n_levels)
+    )
+    torch.testing.assert_close(difference, 0.5 * expected, atol=1e-5, rtol=1e-5)
+
+
+def test_content_alone_serves_items_that_no_history_held():
+    model = intrr(SIDS, vectors=VECTORS, item_embedding=False)
+    names = [name for name, _ in model.named_parameters()]
+    assert not any("item_embedding" in name for name in names)
+    tokens, _ = model._items(torch.tensor([4]))
+    codes = model.codebook.embed(model.catalogue.codes[[4]])
+    torch.testing.assert_close(tokens - codes, model.content(torch.from_numpy(VECTORS[[3]])))
+
+
+def test_vectors_are_asked_for_only_with_content():
+    settings = intrr(SIDS).settings
+    assert not intrr_module.IntRR.needs_vectors(settings)
+    assert intrr_module.IntRR.needs_vectors(intrr(SIDS, vectors=VECTORS).settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"item_token": "recursive", "item_embedding": False}, "item_token"),
+        ({"layers": 0}, "layers"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"reconstruction_weight": -1.0}, "reconstruction_weight"),
+    ],
+)
+def test_settings_are_checked(changes, message):
+    with pytest.raises(InputError, match=message):
+        intrr(SIDS, **changes)
