@@ -23,9 +23,9 @@ class HSTULayer(nn.Module):
         super().__init__()
         inner = shape.n_heads * shape.head_size
         self.n_heads, self.head_size = shape.n_heads, shape.head_size
-        self.input_norm = nn.RMSNorm(shape.hidden_size, eps=1e-6)
+        self.input_norm = nn.LayerNorm(shape.hidden_size, eps=1e-6, bias=False)
         self.input = nn.Linear(shape.hidden_size, 4 * inner)
-        self.mixed_norm = nn.RMSNorm(inner, eps=1e-6)
+        self.mixed_norm = nn.LayerNorm(inner, eps=1e-6, bias=False)
         self.output = nn.Linear(inner, shape.hidden_size)
         self.dropout = Dropout(shape.dropout)
 

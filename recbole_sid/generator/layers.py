@@ -99,9 +99,9 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, shape: LayerShape):
         super().__init__()
-        self.attention_norm = nn.RMSNorm(shape.hidden_size, eps=1e-6)
+        self.attention_norm = nn.LayerNorm(shape.hidden_size, eps=1e-6, bias=False)
         self.attention = Attention(shape)
-        self.forward_norm = nn.RMSNorm(shape.hidden_size, eps=1e-6)
+        self.forward_norm = nn.LayerNorm(shape.hidden_size, eps=1e-6, bias=False)
         self.feed_forward = FeedForward(shape)
         self.dropout = Dropout(shape.dropout)
 
@@ -118,11 +118,11 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, shape: LayerShape):
         super().__init__()
-        self.self_norm = nn.RMSNorm(shape.hidden_size, eps=1e-6)
+        self.self_norm = nn.LayerNorm(shape.hidden_size, eps=1e-6, bias=False)
         self.self_attention = Attention(shape)
-        self.cross_norm = nn.RMSNorm(shape.hidden_size, eps=1e-6)
+        self.cross_norm = nn.LayerNorm(shape.hidden_size, eps=1e-6, bias=False)
         self.cross_attention = Attention(shape)
-        self.forward_norm = nn.RMSNorm(shape.hidden_size, eps=1e-6)
+        self.forward_norm = nn.LayerNorm(shape.hidden_size, eps=1e-6, bias=False)
         self.feed_forward = FeedForward(shape)
         self.dropout = Dropout(shape.dropout)
 

@@ -37,6 +37,7 @@ class TigerSettings:
 
     training: Literal["packed", "prefix"]
     encoder_attention: Literal["causal", "bidirectional"]
+    history_tokens: Literal["codes", "items"]
     window_stride: int
     beam_size: int
     hidden_size: int
@@ -113,9 +114,9 @@ class Tiger(Generator):
             nn.Embedding(settings.user_tokens, hidden) if settings.user_tokens else None
         )
         self.encoder = nn.ModuleList(EncoderLayer(shape) for _ in range(settings.encoder_layers))
-        self.encoder_norm = nn.RMSNorm(hidden, eps=1e-6)
+        self.encoder_norm = nn.LayerNorm(hidden, eps=1e-6, bias=False)
         self.decoder = nn.ModuleList(DecoderLayer(shape) for _ in range(settings.decoder_layers))
-        self.decoder_norm = nn.RMSNorm(hidden, eps=1e-6)
+        self.decoder_norm = nn.LayerNorm(hidden, eps=1e-6, bias=False)
         self.heads = nn.ModuleList(nn.Linear(hidden, size, bias=False) for size in catalogue.sizes)
         self.dropout = Dropout(settings.dropout)
         self.apply(init_weights)
@@ -125,8 +126,9 @@ class Tiger(Generator):
             nn.init.normal_(embedding.weight, std=settings.position_init)
         with torch.no_grad():
             self.token_embedding.weight[0].zero_()
+        per_item = n_levels if settings.history_tokens == "codes" else 1
         self.register_buffer(
-            "_item_of_token", _item_of_token(window, n_levels, self._n_user), False
+            "_item_of_token", _item_of_token(window, per_item, self._n_user), False
         )
 
     @property
@@ -181,7 +183,7 @@ class Tiger(Generator):
         return scores
 
     def _encode(self, users: Tensor, history: Tensor, lengths: Tensor | None) -> Tensor:
-        """Hidden states of the history's tokens, (B, user + T * L, hidden).
+        """Hidden states of the history's tokens, (B, user + T * tokens an item, hidden).
 
         Args:
             lengths: needed by a bidirectional encoder, to hide the padding; a causal one never
@@ -190,8 +192,12 @@ class Tiger(Generator):
         b, t = history.shape
         n_levels = self.catalogue.n_levels
         x = self.token_embedding(self.catalogue.tokens[history])  # (B, T, L, hidden)
-        x = x + self.item_position.weight[:t, None] + self.history_level.weight
-        x = x.view(b, t * n_levels, -1)
+        if self.settings.history_tokens == "codes":
+            x = x + self.item_position.weight[:t, None] + self.history_level.weight
+            x = x.view(b, t * n_levels, -1)
+        else:
+            # The sum of L embeddings, at the scale of one.
+            x = x.sum(dim=2) * n_levels**-0.5 + self.item_position.weight[:t]
         if self.user_embedding is not None:
             bucket = self.user_buckets[users] % self.settings.user_tokens
             x = torch.cat([self.user_embedding(bucket)[:, None], x], dim=1)
@@ -266,7 +272,7 @@ class _BeamDecoder:
             self.past[i] = KeyValue(past.keys[flat], past.values[flat])
 
 
-def _item_of_token(window: int, n_levels: int, n_user: int) -> Tensor:
+def _item_of_token(window: int, per_item: int, n_user: int) -> Tensor:
     """Which history item each encoder token belongs to; -1 for the user token, which all see."""
-    items = torch.arange(window).repeat_interleave(n_levels)
+    items = torch.arange(window).repeat_interleave(per_item)
     return torch.cat([torch.full((n_user,), -1), items])

@@ -31,6 +31,7 @@ def tiger(sids: SemanticIDs, seed: int = 0, window: int = 6, **changes: object) 
     values: dict[str, object] = {
         "training": "packed",
         "encoder_attention": "causal",
+        "history_tokens": "codes",
         "window_stride": 1,
         "beam_size": 10,
         "hidden_size": 16,

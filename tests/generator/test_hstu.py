@@ -9,8 +9,9 @@ SHAPE = LayerShape(
 )
 
 
-def rms(x: torch.Tensor) -> torch.Tensor:
-    return x / (x.pow(2).mean(dim=-1, keepdim=True) + 1e-6).sqrt()
+def norm(x: torch.Tensor) -> torch.Tensor:
+    centred = x - x.mean(dim=-1, keepdim=True)
+    return centred / (centred.pow(2).mean(dim=-1, keepdim=True) + 1e-6).sqrt()
 
 
 def test_every_position_follows_the_equations():
@@ -19,13 +20,13 @@ def test_every_position_follows_the_equations():
     x = torch.randn(1, 4, 6)
     out = layer(x)
 
-    gate, values, queries, keys = F.silu(layer.input(rms(x)))[0].split(6, dim=-1)
+    gate, values, queries, keys = F.silu(layer.input(norm(x)))[0].split(6, dim=-1)
     for t in range(4):
         heads = []
         for part in (slice(0, 3), slice(3, 6)):
             weights = [F.silu(queries[t, part] @ keys[s, part]) / (t + 1) for s in range(t + 1)]
             heads.append(sum(w * values[s, part] for s, w in enumerate(weights)))
-        expected = x[0, t] + layer.output(rms(torch.cat(heads)) * gate[t])
+        expected = x[0, t] + layer.output(norm(torch.cat(heads)) * gate[t])
         torch.testing.assert_close(out[0, t], expected, atol=1e-5, rtol=1e-5)
 
 

@@ -13,15 +13,18 @@ HISTORY = torch.tensor([[3, 7, 1, 0], [9, 0, 0, 0], [5, 6, 7, 8]])
 LENGTHS = torch.tensor([3, 1, 4])
 
 
+@pytest.mark.parametrize("history_tokens", ["codes", "items"])
 @pytest.mark.parametrize("user_tokens", [0, 5])
 @pytest.mark.parametrize("collision", ["none", "dedup"])
-def test_packed_and_prefix_training_have_the_same_loss_and_gradients(user_tokens, collision):
+def test_packed_and_prefix_training_have_the_same_loss_and_gradients(
+    user_tokens, collision, history_tokens
+):
     sids = random_table(np.random.default_rng(1), 25, (4, 5, 3), collision)
     rng = np.random.default_rng(0)
     rows = rows_of([rng.integers(1, 26, n).tolist() for n in (2, 7, 4, 5)], window=6)
     data = seq.chain(*rows)
     assert np.diff(data.offsets).max() <= 7, "all histories are within the window"
-    model = tiger(sids, window=6, user_tokens=user_tokens)
+    model = tiger(sids, window=6, user_tokens=user_tokens, history_tokens=history_tokens)
 
     (packed,) = seq.packed_batches(data, seq.windows(data, 6, 1), 99, rng)
     packed_loss = model.packed_loss(*map(torch.from_numpy, packed))
@@ -113,6 +116,17 @@ def test_tokens_of_one_item_see_each_other():
     first = model._encode(one, torch.tensor([[1]]), one)[0, 0]
     second = model._encode(one, torch.tensor([[2]]), one)[0, 0]
     assert not torch.allclose(first, second, atol=1e-4)
+
+
+def test_one_token_an_item_is_the_sum_of_its_codes_at_the_scale_of_one():
+    model = tiger(SIDS, history_tokens="items", encoder_layers=1)
+    seen = []
+    model.encoder[0].register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    encoded = model._encode(USERS, HISTORY, LENGTHS)
+    assert encoded.shape == (3, 4, 16)
+    tokens = model.token_embedding(model.catalogue.tokens[HISTORY[2, 1]])  # (L, hidden)
+    expected = tokens.sum(dim=0) / SIDS.n_levels**0.5 + model.item_position.weight[1]
+    torch.testing.assert_close(seen[0][2, 1], expected)
 
 
 def test_users_share_tokens_by_their_bucket():
