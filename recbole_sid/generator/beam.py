@@ -1,13 +1,13 @@
 """Constrained beam search: exactly L steps over the trie, every result a legal, distinct item.
 
-The search knows nothing of the network: a :class:`StepDecoder` gives the scores of the next level's
-codes. A code's score is its log-softmax over the *whole* level; only then are the legal children
-gathered, so a returned score is the exact log-likelihood of the item's SID, in float32.
+The search knows nothing of the network: a :class:`StepDecoder` gives the logits of the next level's
+codes, a :class:`Scorer` the log-probabilities of a beam's children themselves. A returned score is
+the exact log-likelihood of the item's SID, in float32.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -36,6 +36,29 @@ class StepDecoder(Protocol):
         ...
 
 
+class Step(NamedTuple):
+    """Where a search stands when it goes down one level; C is the widest beam's children."""
+
+    level: int
+    parents: Tensor | None  # (B, W) the beam before that each beam extends; None at level 0
+    codes: Tensor | None  # (B, W) the code that each beam has taken last; None at level 0
+    nodes: Tensor  # (B, W) nodes of depth ``level``
+    children: Tensor  # (B, W, C) nodes of depth ``level + 1``, 0 where there is none
+    child_codes: Tensor  # (B, W, C)
+    legal: Tensor  # (B, W, C) True where there is a child
+
+
+class Scorer(Protocol):
+    """What :func:`search` asks of a generator, for a batch of B users."""
+
+    batch_size: int
+    device: torch.device
+
+    def log_probs(self, step: Step) -> Tensor:
+        """Log-probabilities (B, W, C) of the children, float32; any value where none is."""
+        ...
+
+
 class Beams(NamedTuple):
     """Leaves of the trie, best first; dead places have leaf 0 and score -inf."""
 
@@ -51,26 +74,41 @@ class Ranked(NamedTuple):
     group_sizes: Tensor  # (B, K) int64, how many items share the SID
 
 
-def beam_search(decoder: StepDecoder, catalogue: Catalogue, beam_size: int) -> Beams:
-    """The ``beam_size`` best leaves of every user, by a beam of that width at every level."""
-    device = decoder.device
-    nodes = torch.zeros(decoder.batch_size, 1, dtype=torch.int64, device=device)  # (B, W)
-    scores = torch.zeros(decoder.batch_size, 1, device=device)  # (B, W)
+def beam_search(
+    decoder: StepDecoder,
+    catalogue: Catalogue,
+    beam_size: int,
+    softmax: Literal["level", "children"] = "level",
+) -> Beams:
+    """The ``beam_size`` best leaves of every user, by a beam of that width at every level.
+
+    Args:
+        softmax: ``level``: a code's probability is its softmax over all codes of the level, also
+            those that lead nowhere; ``children``: over the codes that lead on from the beam.
+    """
+    return search(_StepScorer(decoder, softmax), catalogue, beam_size)
+
+
+def search(scorer: Scorer, catalogue: Catalogue, beam_size: int) -> Beams:
+    """As :func:`beam_search`, from log-probabilities."""
+    device = scorer.device
+    nodes = torch.zeros(scorer.batch_size, 1, dtype=torch.int64, device=device)  # (B, W)
+    scores = torch.zeros(scorer.batch_size, 1, device=device)  # (B, W)
     parents: Tensor | None = None
     codes: Tensor | None = None
     for level in range(catalogue.n_levels):
-        logits = decoder.step(level, parents, codes)
-        log_probs = torch.log_softmax(logits.float(), dim=-1)  # (B, W, size)
         first, node_codes = catalogue.branches(level)
         start = first[nodes]
         count = first[nodes + 1] - start  # (B, W)
         place = torch.arange(int(count.max()), device=device)
         legal = (place < count[..., None]) & (scores > -torch.inf)[..., None]
-        children = torch.where(legal, start[..., None] + place, 0)  # (B, W, widest)
+        children = torch.where(legal, start[..., None] + place, 0)  # (B, W, C)
         child_codes = node_codes[children].long()
-        grown = scores[..., None] + log_probs.gather(-1, child_codes)
-        grown = torch.where(legal, grown, -torch.inf).flatten(1)  # (B, W * widest)
-        scores, chosen = grown.topk(min(beam_size, grown.shape[1]), dim=1)
+        log_probs = scorer.log_probs(
+            Step(level, parents, codes, nodes, children, child_codes, legal)
+        )
+        grown = torch.where(legal, scores[..., None] + log_probs, -torch.inf)
+        scores, chosen = grown.flatten(1).topk(min(beam_size, grown[0].numel()), dim=1)
         parents = chosen // len(place)
         nodes = children.flatten(1).gather(1, chosen)
         codes = child_codes.flatten(1).gather(1, chosen)
@@ -78,6 +116,26 @@ def beam_search(decoder: StepDecoder, catalogue: Catalogue, beam_size: int) -> B
         # with score -inf, which no continuation can raise again.
         nodes = torch.where(scores > -torch.inf, nodes, 0)
     return Beams(nodes, scores)
+
+
+def children_log_softmax(logits: Tensor, legal: Tensor) -> Tensor:
+    """Log-softmax over the last axis where ``legal``, float32; 0 where no place is."""
+    masked = torch.where(legal, logits.float(), -torch.inf)
+    return torch.where(legal, torch.log_softmax(masked, dim=-1), 0.0)
+
+
+class _StepScorer:
+    """Log-probabilities from a :class:`StepDecoder`'s logits."""
+
+    def __init__(self, decoder: StepDecoder, softmax: Literal["level", "children"]):
+        self.decoder, self.softmax = decoder, softmax
+        self.batch_size, self.device = decoder.batch_size, decoder.device
+
+    def log_probs(self, step: Step) -> Tensor:
+        logits = self.decoder.step(step.level, step.parents, step.codes)  # (B, W, size)
+        if self.softmax == "children":
+            return children_log_softmax(logits.gather(-1, step.child_codes), step.legal)
+        return torch.log_softmax(logits.float(), dim=-1).gather(-1, step.child_codes)
 
 
 def rank_items(beams: Beams, catalogue: Catalogue, k: int) -> Ranked:

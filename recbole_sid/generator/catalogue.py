@@ -16,12 +16,13 @@ class Catalogue(nn.Module):
     Item ``i`` (1 to n) is row ``i - 1`` of ``sids``; item 0 is RecBole's padding. A *token* is a
     code counted over all levels, ``offsets[level] + code`` as :class:`SemanticIDs` defines it, plus
     one: token 0 is padding. ``vectors`` (n_items + 1, d) are the items' content, where a generator
-    asks for it.
+    asks for it. ``node_of_item`` (n_items + 1, L) has each item's node of depth d in column d - 1.
     """
 
     codes: Tensor
     tokens: Tensor
     leaf_of_item: Tensor
+    node_of_item: Tensor
     vectors: Tensor | None
     _offsets: Tensor
     _leaf_first: Tensor
@@ -50,6 +51,7 @@ class Catalogue(nn.Module):
         self._keep("_leaf_first", trie.leaf_start)
         self._keep("_leaf_items", trie.leaf_items.astype(np.int64) + 1)
         self._keep("leaf_of_item", np.concatenate([[-1], trie.leaf_of_item]))
+        self._keep("node_of_item", np.concatenate([padding, _paths(trie)]))
         if vectors is None:
             self.vectors = None
         else:
@@ -71,6 +73,34 @@ class Catalogue(nn.Module):
         first, codes = getattr(self, f"_children_{level}"), getattr(self, f"_codes_{level}")
         return first, codes
 
+    def children_of(self, level: int, parents: Tensor) -> tuple[Tensor, Tensor]:
+        """All children of nodes ``parents`` (N,) of depth ``level``, one after the other.
+
+        Returns:
+            (M,) which row of ``parents`` each child belongs to, rising, and (M,) the children.
+        """
+        first, _ = self.branches(level)
+        start = first[parents].long()
+        count = first[parents + 1].long() - start
+        rows = torch.repeat_interleave(count)  # (M,)
+        within = torch.arange(len(rows), device=rows.device) - (count.cumsum(0) - count)[rows]
+        return rows, start[rows] + within
+
+    def child_mask(self, level: int, parents: Tensor) -> Tensor:
+        """Which codes of ``level`` lead on from nodes ``parents`` (N,): bool (N, size)."""
+        rows, children = self.children_of(level, parents)
+        mask = torch.zeros(len(parents), self.sizes[level], dtype=torch.bool, device=rows.device)
+        mask[rows, self.branches(level)[1][children].long()] = True
+        return mask
+
     def leaves(self) -> tuple[Tensor, Tensor]:
         """CSR from leaves to internal item ids, those of one leaf in raw-token order."""
         return self._leaf_first, self._leaf_items
+
+
+def _paths(trie: Trie) -> np.ndarray:
+    """The node of every depth above each row of the table: int64 (n, L)."""
+    path = [trie.leaf_of_item.astype(np.int64)]
+    for start in reversed(trie.child_start[1:]):
+        path.append(np.searchsorted(start, path[-1], side="right") - 1)
+    return np.stack(path[::-1], axis=1)

@@ -9,12 +9,15 @@ all items can be scored exactly as well.
 In the paper an item's token is its vector after the same recursive network (``item_token:
 recursive``); by default it is here the sum of the item's own code embeddings and its vector
 (``codes``), normalised. An item's vector may be an embedding of its own, which new items lack, a
-projection of its content vector, or both.
+projection of its content vector, or both. A level's softmax is the paper's over all its codes
+(``softmax: level``), or over those that lead on (``children``, :mod:`.trie_softmax`), where the
+items' vectors can take part in the score (``node_vectors``).
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -23,12 +26,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_sid.generator.base import Generator
-from recbole_sid.generator.beam import Beams, Ranked, beam_search, rank_items
+from recbole_sid.generator.beam import Beams, Ranked, Step, rank_items, search
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.generator.dropout import Dropout
 from recbole_sid.generator.hstu import HSTULayer
 from recbole_sid.generator.layers import EncoderLayer, LayerShape, init_weights
 from recbole_sid.generator.recursive import RecursiveCodebook
+from recbole_sid.generator.trie_softmax import TrieSoftmax
 from recbole_sid.settings import require
 
 # Numbers that scoring all items may hold at once, in float32: 256 MB.
@@ -43,6 +47,8 @@ class IntRRSettings:
     item_token: Literal["codes", "recursive"]
     item_embedding: bool
     content_vectors: bool
+    softmax: Literal["level", "children"]
+    node_vectors: bool
     window_stride: int
     decoding: Literal["exact", "beam"]
     beam_size: int
@@ -67,6 +73,25 @@ class IntRRSettings:
             self.item_token,
             "'codes' where item_embedding and content_vectors are both off",
             "The recursive network needs a vector of the item to start from.",
+        )
+        require(
+            not self.node_vectors or self.item_embedding or self.content_vectors,
+            "node_vectors",
+            True,
+            "False where item_embedding and content_vectors are both off",
+        )
+        require(
+            not self.node_vectors or self.softmax == "children",
+            "node_vectors",
+            True,
+            "False where softmax is 'level'",
+            "The codes of a level are shared by all nodes of its depth.",
+        )
+        require(
+            self.label_smoothing == 0 or self.softmax == "level",
+            "label_smoothing",
+            self.label_smoothing,
+            "0 where softmax is 'children'",
         )
         for key in ("window_stride", "beam_size", "hidden_size", "inner_size", "n_heads"):
             require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
@@ -105,6 +130,7 @@ class IntRR(Generator):
         self.codebook = RecursiveCodebook(
             catalogue.sizes, width, settings.codebook_inner_size, settings.codebook_dropout
         )
+        self.trie_softmax = TrieSoftmax(catalogue) if settings.softmax == "children" else None
         self.item_embedding = (
             nn.Embedding(catalogue.n_items + 1, width, padding_idx=0)
             if settings.item_embedding
@@ -155,37 +181,33 @@ class IntRR(Generator):
     def rank(
         self, users: Tensor, history: Tensor, lengths: Tensor, k: int, beam_size: int
     ) -> Ranked:
-        hidden = self._last(history, lengths)
-        if self.settings.decoding == "beam":
-            beams = beam_search(_BeamDecoder(self, hidden), self.catalogue, beam_size)
-        else:
-            beams = self._best_leaves(hidden, k)
-        return rank_items(beams, self.catalogue, k)
+        decode = self._beams if self.settings.decoding == "beam" else self._best_leaves
+        size = beam_size if self.settings.decoding == "beam" else k
+        leaves, scores = zip(*decode(self._last(history, lengths), size), strict=True)
+        return rank_items(Beams(torch.cat(leaves), torch.cat(scores)), self.catalogue, k)
 
     def log_likelihood(
         self, users: Tensor, history: Tensor, lengths: Tensor, items: Tensor
     ) -> Tensor:
-        hidden = self._last(history, lengths)[:, None]  # (B, 1, width)
-        codes = self.catalogue.codes[items]  # (B, C, L)
-        scores = torch.zeros(items.shape, device=items.device)
-        for level, logits in enumerate(self.codebook.teacher_forced(hidden, codes)):
-            log_probs = torch.log_softmax(logits.float(), dim=-1).expand(*items.shape, -1)
-            scores += log_probs.gather(-1, codes[..., level, None])[..., 0]
-        return scores
+        hidden = self._last(history, lengths)[:, None].expand(*items.shape, -1)  # (B, C, width)
+        return self._item_log_probs(hidden.flatten(0, 1), items.flatten()).view(items.shape)
+
+    def _vectors(self, items: Tensor) -> Tensor | None:
+        """Vectors (..., width) of items, None where the settings give items none."""
+        vectors = None if self.item_embedding is None else self.item_embedding(items)
+        if self.content is not None and self.catalogue.vectors is not None:
+            content = self.content(self.catalogue.vectors[items])
+            vectors = content if vectors is None else vectors + content
+        return vectors
 
     def _items(self, items: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Tokens of items (..., width), and the recursive network's logits where it made them."""
-        vector: Tensor | None = None
-        if self.item_embedding is not None:
-            vector = self.item_embedding(items)
-        if self.content is not None and self.catalogue.vectors is not None:
-            content = self.content(self.catalogue.vectors[items])
-            vector = content if vector is None else vector + content
+        vectors = self._vectors(items)
         if self.settings.item_token == "recursive":
-            assert vector is not None, "the settings see to it"
-            return self.codebook.quantise(vector, self.settings.temperature)
+            assert vectors is not None, "the settings see to it"
+            return self.codebook.quantise(vectors, self.settings.temperature)
         tokens = self.codebook.embed(self.catalogue.codes[items])
-        return tokens if vector is None else tokens + vector, []
+        return tokens if vectors is None else tokens + vectors, []
 
     def _backbone(self, tokens: Tensor) -> Tensor:
         """Hidden states of left-aligned item tokens, (B, T, width); padding stands on the right,
@@ -203,6 +225,8 @@ class IntRR(Generator):
 
     def _cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Mean over samples of the sum over levels; hidden (N, width), targets (N,)."""
+        if self.settings.softmax == "children":
+            return -self._item_log_probs(hidden, targets).mean()
         codes = self.catalogue.codes[targets]
         losses = [
             F.cross_entropy(
@@ -212,26 +236,53 @@ class IntRR(Generator):
         ]
         return torch.stack(losses).sum()
 
-    def _best_leaves(self, hidden: Tensor, k: int) -> Beams:
+    def _item_log_probs(self, hidden: Tensor, items: Tensor) -> Tensor:
+        """Log-likelihood (N,) of ``items`` (N,), each from its own ``hidden`` (N, width)."""
+        if self.trie_softmax is not None:
+            tables = self._node_tables(self.trie_softmax)
+            return self.trie_softmax.log_likelihood(self.codebook, tables, hidden, items)
+        codes = self.catalogue.codes[items]  # (N, L)
+        scores = torch.zeros(len(items), device=items.device)
+        for level, logits in enumerate(self.codebook.teacher_forced(hidden, codes)):
+            log_probs = torch.log_softmax(logits.float(), dim=-1)
+            scores += log_probs.gather(1, codes[:, level, None])[:, 0]
+        return scores
+
+    def _node_tables(self, trie_softmax: TrieSoftmax) -> list[Tensor]:
+        everything = torch.arange(self.catalogue.n_items + 1, device=self.user_buckets.device)
+        vectors = self._vectors(everything) if self.settings.node_vectors else None
+        return trie_softmax.tables(self.codebook, vectors)
+
+    def _beams(self, hidden: Tensor, beam_size: int) -> Iterator[Beams]:
+        """The best ``beam_size`` leaves that a beam of that width finds, some users at a time."""
+        tables = None if self.trie_softmax is None else self._node_tables(self.trie_softmax)
+        widest = max(self.catalogue.sizes) if tables is None else max(map(len, tables))
+        for some in hidden.split(max(1, _SCORES_AT_ONCE // (beam_size * widest))):
+            yield search(_Scorer(self, some, tables), self.catalogue, beam_size)
+
+    def _best_leaves(self, hidden: Tensor, k: int) -> Iterator[Beams]:
         """The best ``k`` leaves of all, scored exactly, in bounded chunks of users and leaves."""
+        n_leaves = len(self.catalogue.leaves()[0]) - 1
+        if self.trie_softmax is not None:
+            tables = self._node_tables(self.trie_softmax)
+            for some in hidden.split(max(1, _SCORES_AT_ONCE // (4 * n_leaves))):
+                scores = self.trie_softmax.leaf_log_probs(
+                    self.codebook, tables, some, _SCORES_AT_ONCE
+                )
+                scores, leaves = scores.topk(min(k, n_leaves), dim=1)
+                yield Beams(leaves, scores)
+            return
         sizes = self.catalogue.sizes
         pairs = sizes[0] + sum(a * b for a, b in itertools.pairwise(sizes))
-        users_at_once = max(1, _SCORES_AT_ONCE // pairs)
-        parts = []
-        for some in hidden.split(users_at_once):
-            tables = self.codebook.pair_log_probs(some)
-            parts.append(self._best_of_tables(tables, k, max(k, _SCORES_AT_ONCE // len(some))))
-        leaves, scores = zip(*parts, strict=True)
-        return Beams(torch.cat(leaves), torch.cat(scores))
+        for some in hidden.split(max(1, _SCORES_AT_ONCE // pairs)):
+            yield self._best_of_pairs(self.codebook.pair_log_probs(some), k)
 
-    def _best_of_tables(
-        self, tables: list[Tensor], k: int, leaves_at_once: int
-    ) -> tuple[Tensor, Tensor]:
+    def _best_of_pairs(self, tables: list[Tensor], k: int) -> Beams:
         first, leaf_items = self.catalogue.leaves()
         codes = self.catalogue.codes[leaf_items[first[:-1]]]  # (n_leaves, L)
         flat = [table.flatten(1) for table in tables]
-        best_scores = tables[0].new_empty(len(tables[0]), 0)
-        best_leaves = codes.new_empty(len(tables[0]), 0)
+        best = Beams(codes.new_empty(len(flat[0]), 0), flat[0].new_empty(len(flat[0]), 0))
+        leaves_at_once = max(k, _SCORES_AT_ONCE // len(flat[0]))
         for start in range(0, len(codes), leaves_at_once):
             some = codes[start : start + leaves_at_once]
             scores = flat[0][:, some[:, 0]]  # (B, M)
@@ -239,20 +290,24 @@ class IntRR(Generator):
                 pair = some[:, level - 1] * self.catalogue.sizes[level] + some[:, level]
                 scores += flat[level][:, pair]
             leaves = torch.arange(start, start + len(some), device=scores.device)
-            scores = torch.cat([best_scores, scores], dim=1)
-            leaves = torch.cat([best_leaves, leaves.expand(len(scores), -1)], dim=1)
-            best_scores, chosen = scores.topk(min(k, scores.shape[1]), dim=1)
-            best_leaves = leaves.gather(1, chosen)
-        return best_leaves, best_scores
+            scores = torch.cat([best.scores, scores], dim=1)
+            leaves = torch.cat([best.leaves, leaves.expand(len(scores), -1)], dim=1)
+            scores, chosen = scores.topk(min(k, scores.shape[1]), dim=1)
+            best = Beams(leaves.gather(1, chosen), scores)
+        return best
 
 
-class _BeamDecoder:
-    """IntRR for :func:`beam_search`: one hidden state a user, beams in the recursive network."""
+class _Scorer:
+    """IntRR for :func:`search`: one hidden state a user, beams in the recursive network."""
 
-    def __init__(self, model: IntRR, hidden: Tensor):
-        self.codebook, self.hidden = model.codebook, hidden
+    def __init__(self, model: IntRR, hidden: Tensor, tables: list[Tensor] | None):
+        self.model, self.hidden, self.tables = model, hidden, tables
         self.batch_size, self.device = len(hidden), hidden.device
 
-    def step(self, level: int, parents: Tensor | None, codes: Tensor | None) -> Tensor:
-        before = None if codes is None else self.codebook.codebooks[level - 1](codes)
-        return self.codebook.logits(level, self.hidden[:, None], before)
+    def log_probs(self, step: Step) -> Tensor:
+        codebook, trie_softmax = self.model.codebook, self.model.trie_softmax
+        if trie_softmax is not None and self.tables is not None:
+            return trie_softmax.child_log_probs(codebook, self.tables, self.hidden, step)
+        before = None if step.codes is None else codebook.weights[step.level - 1][step.codes]
+        logits = codebook.logits(step.level, self.hidden[:, None], before)  # (B, W, size)
+        return torch.log_softmax(logits.float(), dim=-1).gather(-1, step.child_codes)

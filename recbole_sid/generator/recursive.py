@@ -31,6 +31,7 @@ class RecursiveCodebook(nn.Module):
             dropout: on those hidden units.
         """
         super().__init__()
+        self.inner_size = inner_size
         self.codebooks = nn.ModuleList(nn.Embedding(size, width) for size in sizes)
         # The first linear map of [e; v], cut in two: scoring all codes shares the part of v.
         later = range(len(sizes) - 1)
@@ -44,7 +45,7 @@ class RecursiveCodebook(nn.Module):
         return len(self.codebooks)
 
     @property
-    def _weights(self) -> list[Tensor]:
+    def weights(self) -> list[Tensor]:
         """(size, width) of every level."""
         return [cast(nn.Embedding, book).weight for book in self.codebooks]
 
@@ -53,8 +54,8 @@ class RecursiveCodebook(nn.Module):
         vectors = [book(codes[..., level]) for level, book in enumerate(self.codebooks)]
         return torch.stack(vectors).sum(dim=0)
 
-    def logits(self, level: int, vectors: Tensor, before: Tensor | None) -> Tensor:
-        """Logits of the codes of ``level``.
+    def query(self, level: int, vectors: Tensor, before: Tensor | None) -> Tensor:
+        """``u_l``, what the codes of ``level`` are compared with.
 
         Args:
             vectors: (..., width).
@@ -62,13 +63,17 @@ class RecursiveCodebook(nn.Module):
                 broadcasts with ``vectors``; None at level 0.
 
         Returns:
-            (..., size of the level).
+            (..., width).
         """
-        if before is not None:
-            link = level - 1
-            inner = self.from_code[link](before) + self.from_vector[link](vectors)
-            vectors = self.outer[link](self.dropout(F.relu(inner)))
-        return F.linear(vectors, self._weights[level])
+        if before is None:
+            return vectors
+        link = level - 1
+        inner = self.from_code[link](before) + self.from_vector[link](vectors)
+        return self.outer[link](self.dropout(F.relu(inner)))
+
+    def logits(self, level: int, vectors: Tensor, before: Tensor | None) -> Tensor:
+        """Logits (..., size of the level) of the codes of ``level``; arguments as ``query``."""
+        return F.linear(self.query(level, vectors, before), self.weights[level])
 
     def teacher_forced(self, vectors: Tensor, codes: Tensor) -> list[Tensor]:
         """Logits of every level where each level knows the true code before.
@@ -95,7 +100,7 @@ class RecursiveCodebook(nn.Module):
         total = torch.zeros_like(vectors)
         before: Tensor | None = None
         all_logits = []
-        for level, codes in enumerate(self._weights):
+        for level, codes in enumerate(self.weights):
             logits = self.logits(level, vectors, before)
             soft = torch.softmax(logits.float() / temperature, dim=-1).to(logits) @ codes
             hard = codes[logits.argmax(dim=-1)]
@@ -115,7 +120,7 @@ class RecursiveCodebook(nn.Module):
         """
         tables = []
         for level in range(self.n_levels):
-            before = self._weights[level - 1] if level else None
+            before = self.weights[level - 1] if level else None
             logits = self.logits(level, vectors[:, None], before)
             tables.append(torch.log_softmax(logits.float(), dim=-1))
         return tables

@@ -38,6 +38,7 @@ class TigerSettings:
     training: Literal["packed", "prefix"]
     encoder_attention: Literal["causal", "bidirectional"]
     history_tokens: Literal["codes", "items"]
+    softmax: Literal["level", "children"]
     window_stride: int
     beam_size: int
     hidden_size: int
@@ -60,6 +61,12 @@ class TigerSettings:
             self.training,
             "'prefix' when encoder_attention is 'bidirectional'",
             "Packed training shows each prefix only its own items, so it needs a causal encoder.",
+        )
+        require(
+            self.label_smoothing == 0 or self.softmax == "level",
+            "label_smoothing",
+            self.label_smoothing,
+            "0 where softmax is 'children'",
         )
         for key in ("beam_size", "hidden_size", "inner_size", "n_heads", "head_size"):
             require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
@@ -156,31 +163,32 @@ class Tiger(Generator):
         memory = self._remember(encoded, item_of_key <= last_item[:, None])
         hidden = self._decode(memory, targets)  # (B, C, L, hidden)
         trained = targets > 0
-        return self._cross_entropy(hidden[trained], self.catalogue.codes[targets[trained]])
+        return self._cross_entropy(hidden[trained], targets[trained])
 
     def prefix_loss(
         self, users: Tensor, history: Tensor, lengths: Tensor, targets: Tensor
     ) -> Tensor:
         memory = self._history(users, history, lengths)
         hidden = self._decode(memory, targets[:, None])  # (B, 1, L, hidden)
-        return self._cross_entropy(hidden[:, 0], self.catalogue.codes[targets])
+        return self._cross_entropy(hidden[:, 0], targets)
 
     def rank(
         self, users: Tensor, history: Tensor, lengths: Tensor, k: int, beam_size: int
     ) -> Ranked:
         decoder = _BeamDecoder(self, self._history(users, history, lengths), len(users))
-        return rank_items(beam_search(decoder, self.catalogue, beam_size), self.catalogue, k)
+        beams = beam_search(decoder, self.catalogue, beam_size, self.settings.softmax)
+        return rank_items(beams, self.catalogue, k)
 
     def log_likelihood(
         self, users: Tensor, history: Tensor, lengths: Tensor, items: Tensor
     ) -> Tensor:
-        codes = self.catalogue.codes[items]  # (B, C, L)
-        hidden = self._decode(self._history(users, history, lengths), items)
-        scores = torch.zeros(items.shape, device=items.device)
-        for level, head in enumerate(self.heads):
-            log_probs = torch.log_softmax(head(hidden[:, :, level]).float(), dim=-1)
-            scores += log_probs.gather(-1, codes[:, :, level, None])[..., 0]
-        return scores
+        hidden = self._decode(self._history(users, history, lengths), items)  # (B, C, L, hidden)
+        flat, codes = items.flatten(), self.catalogue.codes[items.flatten()]
+        scores = torch.zeros(len(flat), device=items.device)
+        for level, logits in enumerate(self._logits(hidden.flatten(0, 1), flat)):
+            log_probs = torch.log_softmax(logits, dim=-1)
+            scores += log_probs.gather(1, codes[:, level, None])[:, 0]
+        return scores.view(items.shape)
 
     def _encode(self, users: Tensor, history: Tensor, lengths: Tensor | None) -> Tensor:
         """Hidden states of the history's tokens, (B, user + T * tokens an item, hidden).
@@ -230,15 +238,26 @@ class Tiger(Generator):
             x = layer(x, past, memory.mask)
         return self.decoder_norm(x)
 
-    def _cross_entropy(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        """Mean over samples and levels; hidden (N, L, hidden), codes (N, L)."""
+    def _logits(self, hidden: Tensor, items: Tensor) -> list[Tensor]:
+        """Logits (N, size) of every level, float32, given the true codes before; -inf where the
+        softmax leaves a code out. hidden (N, L, hidden), items (N,)."""
+        path = self.catalogue.node_of_item[items]  # (N, L)
+        all_logits = []
+        for level, head in enumerate(self.heads):
+            logits = head(hidden[:, level]).float()
+            if self.settings.softmax == "children":
+                parents = path[:, level - 1] if level else torch.zeros_like(items)
+                mask = self.catalogue.child_mask(level, parents)
+                logits = logits.masked_fill(~mask, -torch.inf)
+            all_logits.append(logits)
+        return all_logits
+
+    def _cross_entropy(self, hidden: Tensor, items: Tensor) -> Tensor:
+        """Mean over samples and levels; hidden (N, L, hidden), items (N,)."""
+        codes = self.catalogue.codes[items]
         losses = [
-            F.cross_entropy(
-                head(hidden[:, level]).float(),
-                codes[:, level],
-                label_smoothing=self.settings.label_smoothing,
-            )
-            for level, head in enumerate(self.heads)
+            F.cross_entropy(logits, codes[:, level], label_smoothing=self.settings.label_smoothing)
+            for level, logits in enumerate(self._logits(hidden, items))
         ]
         return torch.stack(losses).mean()
 

@@ -23,6 +23,9 @@ KINDS = [
     {"item_embedding": False},
     {"vectors": VECTORS},
     {"vectors": VECTORS, "item_embedding": False, "item_token": "recursive"},
+    {"softmax": "children"},
+    {"softmax": "children", "node_vectors": True},
+    {"softmax": "children", "node_vectors": True, "vectors": VECTORS, "item_embedding": False},
 ]
 
 
@@ -64,12 +67,38 @@ def test_the_likelihoods_of_all_code_tuples_sum_to_one():
     assert scores.exp().sum().item() == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.parametrize("node_vectors", [False, True])
+def test_without_mass_on_missing_sids_the_likelihoods_of_all_items_sum_to_one(node_vectors):
+    model = intrr(SIDS, softmax="children", node_vectors=node_vectors)
+    scores = model.log_likelihood(USERS, HISTORY, LENGTHS, ALL)
+    torch.testing.assert_close(scores.exp().sum(dim=1), torch.ones(3))
+
+
+def test_the_vectors_of_nodes_take_part_in_the_score():
+    # Codes (0, 0) and (1, 0) differ in level 1 only: level 2 is the same network for both.
+    sids = table([[0, 0], [0, 1], [1, 0], [1, 1]], (2, 2))
+    model = intrr(sids, softmax="children", node_vectors=True)
+    hidden = torch.randn(1, 16)
+    items = model.item_embedding.weight
+    first, second = (book.weight for book in model.codebook.codebooks)
+    top = [first[0] + (items[1] + items[2]) / 2, first[1] + (items[3] + items[4]) / 2]
+    level_1 = torch.log_softmax(torch.stack([hidden[0] @ node for node in top]), dim=0)
+    query = model.codebook.query(1, hidden[0], top[1])
+    logits = torch.stack([query @ (second[0] + items[3]), query @ (second[1] + items[4])])
+    expected = level_1[1] + torch.log_softmax(logits, dim=0)[0]
+    got = model._item_log_probs(hidden, torch.tensor([3]))
+    torch.testing.assert_close(got[0], expected)
+
+
 @pytest.mark.parametrize("collision", ["none", "dedup"])
 @pytest.mark.parametrize("at_once", [1, 40, 2**26])
-def test_exact_decoding_ranks_by_the_likelihood_of_every_item(collision, at_once, monkeypatch):
+@pytest.mark.parametrize("softmax", ["level", "children"])
+def test_exact_decoding_ranks_by_the_likelihood_of_every_item(
+    softmax, collision, at_once, monkeypatch
+):
     monkeypatch.setattr(intrr_module, "_SCORES_AT_ONCE", at_once)
     sids = random_table(np.random.default_rng(4), 25, (3, 3, 2), collision)
-    model = intrr(sids)
+    model = intrr(sids, softmax=softmax, node_vectors=softmax == "children")
     scores = model.log_likelihood(USERS, HISTORY, LENGTHS, ALL)
     ranked = model.rank(USERS, HISTORY, LENGTHS, 25, beam_size=1)
     torch.testing.assert_close(ranked.scores, scores.sort(dim=1, descending=True).values)
@@ -132,6 +161,12 @@ def test_vectors_are_asked_for_only_with_content():
     ("changes", "message"),
     [
         ({"item_token": "recursive", "item_embedding": False}, "item_token"),
+        ({"node_vectors": True}, "node_vectors"),
+        (
+            {"softmax": "children", "node_vectors": True, "item_embedding": False},
+            "node_vectors",
+        ),
+        ({"softmax": "children", "label_smoothing": 0.1}, "label_smoothing"),
         ({"layers": 0}, "layers"),
         ({"dropout": 1.0}, "dropout"),
         ({"temperature": 0.0}, "temperature"),

@@ -13,18 +13,22 @@ HISTORY = torch.tensor([[3, 7, 1, 0], [9, 0, 0, 0], [5, 6, 7, 8]])
 LENGTHS = torch.tensor([3, 1, 4])
 
 
-@pytest.mark.parametrize("history_tokens", ["codes", "items"])
+@pytest.mark.parametrize(
+    ("history_tokens", "softmax"), [("codes", "level"), ("items", "level"), ("items", "children")]
+)
 @pytest.mark.parametrize("user_tokens", [0, 5])
 @pytest.mark.parametrize("collision", ["none", "dedup"])
 def test_packed_and_prefix_training_have_the_same_loss_and_gradients(
-    user_tokens, collision, history_tokens
+    user_tokens, collision, history_tokens, softmax
 ):
     sids = random_table(np.random.default_rng(1), 25, (4, 5, 3), collision)
     rng = np.random.default_rng(0)
     rows = rows_of([rng.integers(1, 26, n).tolist() for n in (2, 7, 4, 5)], window=6)
     data = seq.chain(*rows)
     assert np.diff(data.offsets).max() <= 7, "all histories are within the window"
-    model = tiger(sids, window=6, user_tokens=user_tokens, history_tokens=history_tokens)
+    model = tiger(
+        sids, window=6, user_tokens=user_tokens, history_tokens=history_tokens, softmax=softmax
+    )
 
     (packed,) = seq.packed_batches(data, seq.windows(data, 6, 1), 99, rng)
     packed_loss = model.packed_loss(*map(torch.from_numpy, packed))
