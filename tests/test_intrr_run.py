@@ -25,7 +25,13 @@ INTRR = {
 }
 
 
-@pytest.mark.parametrize("kind", [{}, {"item_token": "recursive", "backbone": "hstu"}])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"item_token": "recursive", "backbone": "hstu", "softmax": "level", "node_vectors": False},
+    ],
+)
 def test_a_run_and_its_use(kind, tmp_path, cache):
     settings = {**INTRR, **kind, "cache_dir": cache, "output": str(tmp_path / "run")}
     result = recbole_sid.run("IntRR", "ml-100k", config_dict=settings)
@@ -33,14 +39,10 @@ def test_a_run_and_its_use(kind, tmp_path, cache):
     assert result["test_result"]["generated@10"] == 1
     again = recbole_sid.evaluate(tmp_path / "run", show_progress=False)
     assert again["test_result"] == result["test_result"]
-    narrow = recbole_sid.evaluate(
-        tmp_path / "run", decoding="beam", beam_size=10, show_progress=False
-    )
-    assert narrow["test_result"]["generated@10"] == 1
-    wide = recbole_sid.evaluate(
-        tmp_path / "run", decoding="beam", beam_size=3000, show_progress=False
-    )
-    assert wide["test_result"] == result["test_result"]
+    exact = recbole_sid.evaluate(tmp_path / "run", decoding="exact", show_progress=False)
+    wide = recbole_sid.evaluate(tmp_path / "run", beam_size=3000, show_progress=False)
+    assert wide["test_result"] == exact["test_result"]
+    assert exact["test_result"]["generated@10"] == 1
     history = recbole_sid.load(tmp_path / "run").model.sids.tokens[:2]
     (lists,) = recbole_sid.recommend(tmp_path / "run", [history], k=3, show_progress=False)
     assert len(set(lists.items)) == 3

@@ -255,9 +255,11 @@ class IntRR(Generator):
 
     def _beams(self, hidden: Tensor, beam_size: int) -> Iterator[Beams]:
         """The best ``beam_size`` leaves that a beam of that width finds, some users at a time."""
-        tables = None if self.trie_softmax is None else self._node_tables(self.trie_softmax)
-        widest = max(self.catalogue.sizes) if tables is None else max(map(len, tables))
-        for some in hidden.split(max(1, _SCORES_AT_ONCE // (beam_size * widest))):
+        tables, a_beam = None, max(self.catalogue.sizes)
+        if self.trie_softmax is not None:
+            tables = self._node_tables(self.trie_softmax)
+            a_beam = self.trie_softmax.numbers_per_beam(tables)
+        for some in hidden.split(max(1, _SCORES_AT_ONCE // (beam_size * a_beam))):
             yield search(_Scorer(self, some, tables), self.catalogue, beam_size)
 
     def _best_leaves(self, hidden: Tensor, k: int) -> Iterator[Beams]:

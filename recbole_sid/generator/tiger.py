@@ -115,7 +115,8 @@ class Tiger(Generator):
         )
         self.token_embedding = nn.Embedding(catalogue.n_tokens, hidden, padding_idx=0)
         self.item_position = nn.Embedding(window, hidden)
-        self.history_level = nn.Embedding(n_levels, hidden)
+        per_item = n_levels if settings.history_tokens == "codes" else 1
+        self.history_level = nn.Embedding(n_levels, hidden) if per_item > 1 else None
         self.target_level = nn.Embedding(n_levels, hidden)  # row 0 starts a SID
         self.user_embedding = (
             nn.Embedding(settings.user_tokens, hidden) if settings.user_tokens else None
@@ -129,11 +130,11 @@ class Tiger(Generator):
         self.apply(init_weights)
         for embedding in filter(None, (self.token_embedding, self.user_embedding)):
             nn.init.normal_(embedding.weight, std=settings.embedding_init)
-        for embedding in (self.item_position, self.history_level, self.target_level):
+        positions = (self.item_position, self.history_level, self.target_level)
+        for embedding in filter(None, positions):
             nn.init.normal_(embedding.weight, std=settings.position_init)
         with torch.no_grad():
             self.token_embedding.weight[0].zero_()
-        per_item = n_levels if settings.history_tokens == "codes" else 1
         self.register_buffer(
             "_item_of_token", _item_of_token(window, per_item, self._n_user), False
         )
@@ -200,7 +201,7 @@ class Tiger(Generator):
         b, t = history.shape
         n_levels = self.catalogue.n_levels
         x = self.token_embedding(self.catalogue.tokens[history])  # (B, T, L, hidden)
-        if self.settings.history_tokens == "codes":
+        if self.history_level is not None:
             x = x + self.item_position.weight[:t, None] + self.history_level.weight
             x = x.view(b, t * n_levels, -1)
         else:

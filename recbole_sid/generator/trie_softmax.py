@@ -31,6 +31,7 @@ class TrieSoftmax(nn.Module):
         super().__init__()
         self.catalogue = catalogue
         counts = [torch.diff(catalogue.branches(level)[0]) for level in range(catalogue.n_levels)]
+        self._most_children = [int(count.max()) for count in counts]
         for level, count in enumerate(counts):
             # Depth level + 1: children of forks, and forks; at depth 1 all nodes.
             kept = torch.repeat_interleave(count > 1, count)
@@ -131,17 +132,32 @@ class TrieSoftmax(nn.Module):
     ) -> Tensor:
         """Log-probabilities (B, W, C) of the children of a search's beams; hidden (B, width)."""
         level = step.level
+        if not len(tables[level]):  # no fork at all: every child follows by itself
+            return torch.zeros(step.children.shape, device=hidden.device)
         if level == 0:
             query = hidden[:, None]
         else:
             query = self._query(codebook, tables, level, hidden[:, None], step.nodes)
         table = tables[level]
         places = self._of("place", level)[step.children]
-        if len(table) < step.children.shape[-1] * table.shape[1]:
+        if self._whole_table(level, table):
             logits = F.linear(query, table).gather(-1, places)
         else:
             logits = torch.einsum("bnw,bncw->bnc", query, table[places])
         return children_log_softmax(logits, step.legal)
+
+    def numbers_per_beam(self, tables: list[Tensor]) -> int:
+        """What :meth:`child_log_probs` holds for one beam, at most."""
+        return max(
+            len(table)
+            if self._whole_table(level, table)
+            else self._most_children[level] * table.shape[1]
+            for level, table in enumerate(tables)
+        )
+
+    def _whole_table(self, level: int, table: Tensor) -> bool:
+        """Whether multiplying a beam with all nodes beats gathering its children's vectors."""
+        return len(table) * _IN_VAIN < self._most_children[level] * table.shape[1]
 
     @staticmethod
     def _products(query: Tensor, table: Tensor, rows: Tensor, places: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from recbole_sid.generator.beam import children_log_softmax
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.generator.recursive import RecursiveCodebook
 from recbole_sid.generator.trie_softmax import TrieSoftmax, _bounded
-from tests.generator.catalogues import random_table, table
+from tests.generator.catalogues import intrr, random_table, table
 
 # Items 1 to 5. Node (0) has children 0 and 2, node (1) has child 1 alone, node (2) has 0 and 1.
 SIDS = table([[0, 0], [0, 2], [1, 1], [2, 0], [2, 1]], (3, 3))
@@ -59,6 +59,21 @@ def test_both_ways_to_multiply_and_the_exact_scores_agree(collision, monkeypatch
     torch.testing.assert_close(*found)
     leaves = softmax.leaf_log_probs(codebook, tables, hidden[:2], at_once=50)
     torch.testing.assert_close(leaves[1, softmax.catalogue.leaf_of_item[1:].long()], found[0])
+
+
+def test_levels_without_a_choice_cost_nothing():
+    sids = table([[0, 1, 0], [1, 0, 1], [2, 2, 1]], (3, 3, 2))
+    softmax, codebook, _, tables = setup(sids)
+    assert [len(part) for part in tables] == [3, 0, 0]
+    hidden = torch.randn(2, 4)
+    expected = torch.log_softmax(hidden @ tables[0].T, dim=1)
+    items = torch.tensor([3, 1])
+    got = softmax.log_likelihood(codebook, tables, hidden, items)
+    torch.testing.assert_close(got, expected[[0, 1], [2, 0]])
+    torch.testing.assert_close(softmax.leaf_log_probs(codebook, tables, hidden, 99), expected)
+    model = intrr(sids, softmax="children", node_vectors=True, decoding="beam")
+    one = torch.ones(1, dtype=torch.int64)
+    assert sorted(model.rank(one, one[:, None], one, 3, 3).items[0].tolist()) == [1, 2, 3]
 
 
 def test_children_share_their_probability():
