@@ -15,6 +15,7 @@ from tqdm import tqdm
 from recbole_sid import checks, registry
 from recbole_sid.errors import InputError, did_you_mean, preview
 from recbole_sid.generator.beam import Ranked
+from recbole_sid.memory import keep_freed_memory
 from recbole_sid.model.exclusion import Spans, distinct_items
 from recbole_sid.model.recommender import SIDRecommender, last_items, user_buckets
 from recbole_sid.parsing import read_yaml
@@ -90,6 +91,7 @@ def recommend(
     checks.check_beam_size(beam_size, k, "k", "lower k")
     _report_unknown(tokens, sids, unknown)
 
+    keep_freed_memory()
     config, model, *_ = open_run(folder / WEIGHTS, {})
     model.beam_size = beam_size
     if exclude_history is None:
@@ -236,6 +238,7 @@ def evaluate(run_folder: str | Path, **settings: Any) -> dict[str, Any]:
     changes = settings | {
         "valid_metric": valid_metric if valid_metric.lower() in columns else columns[0]
     }
+    keep_freed_memory()
     config, model, _, train_data, valid_data, test_data = open_run(folder / WEIGHTS, changes)
     with tempfile.TemporaryDirectory() as nothing_kept:
         config["checkpoint_dir"] = nothing_kept  # RecBole's trainers open event files there

@@ -240,9 +240,9 @@ def test_only_sound_evaluation_settings_may_change(run, given, message):
 def test_a_generator_declares_what_may_change(run, monkeypatch):
     from recbole_sid.generator.tiger import Tiger
 
-    monkeypatch.setattr(Tiger, "decoding_settings", frozenset({"beam_size", "label_smoothing"}))
-    found = recbole_sid.evaluate(run[0]["run_folder"], label_smoothing=0.5)
-    assert found["settings"]["label_smoothing"] == 0.5
+    monkeypatch.setattr(Tiger, "decoding_settings", frozenset({"beam_size", "dropout"}))
+    found = recbole_sid.evaluate(run[0]["run_folder"], dropout=0.5)
+    assert found["settings"]["dropout"] == 0.5
 
 
 def test_a_run_that_excludes_does_so_in_training_and_in_use(run, tmp_path, cache):

@@ -35,6 +35,8 @@ SETTINGS: dict[str, Any] = {
     "learning_rate": 0.005,
     "dropout": 0.3,
     "epochs": 6,
+    "history_tokens": "codes",
+    "softmax": "level",
     "stopping_step": 1,
 }
 TOKENIZER = "recbole_sid.tokenizer."
