@@ -64,11 +64,23 @@ def test_loss_is_the_mean_negative_log_likelihood_of_the_codes():
     assert loss.item() == pytest.approx(-scores.mean().item() / SIDS.n_levels, abs=1e-6)
 
 
+def test_without_mass_on_missing_sids_the_likelihoods_of_all_items_sum_to_one():
+    everything = torch.arange(1, 26).expand(3, 25)
+    model = tiger(SIDS, softmax="children")
+    scores = model.log_likelihood(USERS, HISTORY, LENGTHS, everything)
+    torch.testing.assert_close(scores.exp().sum(dim=1), torch.ones(3))
+    level = tiger(SIDS, softmax="level").log_likelihood(USERS, HISTORY, LENGTHS, everything)
+    assert (level.exp().sum(dim=1) < 0.9).all()
+
+
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])
 @pytest.mark.parametrize("collision", ["none", "dedup"])
-def test_beam_search_of_the_network_is_its_brute_force_ranking(attention, collision):
+@pytest.mark.parametrize("softmax", ["level", "children"])
+def test_beam_search_of_the_network_is_its_brute_force_ranking(attention, collision, softmax):
     sids = random_table(np.random.default_rng(2), 25, (3, 3), collision)
-    model = tiger(sids, encoder_attention=attention, training="prefix", user_tokens=3)
+    model = tiger(
+        sids, encoder_attention=attention, training="prefix", user_tokens=3, softmax=softmax
+    )
     n = sids.n_items
     with torch.no_grad():
         everything = torch.arange(1, n + 1).expand(3, n)

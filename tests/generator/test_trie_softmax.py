@@ -49,16 +49,24 @@ def test_likelihoods_by_hand():
 @pytest.mark.parametrize("collision", ["none", "dedup"])
 def test_both_ways_to_multiply_and_the_exact_scores_agree(collision, monkeypatch):
     sids = random_table(np.random.default_rng(3), 40, (3, 4, 3), collision)
-    softmax, codebook, _, tables = setup(sids)
+    softmax, codebook, vectors, tables = setup(sids)
     hidden = torch.randn(1, 4).expand(40, -1)
     items = torch.arange(1, 41)
+    leaf_of_item = softmax.catalogue.leaf_of_item[1:].long()
     found = []
     for in_vain in (0, 10**9):
         monkeypatch.setattr(module, "_IN_VAIN", in_vain)
         found.append(softmax.log_likelihood(codebook, tables, hidden, items))
+        model = intrr(sids, softmax="children", node_vectors=True, decoding="beam")
+        model.codebook, model.item_embedding.weight.data = codebook, vectors
+        (beams,) = model._beams(hidden[:2], 40)
+        scores = found[-1].new_zeros(len(leaf_of_item)).index_put((leaf_of_item,), found[-1])
+        alive = beams.scores[0] > -torch.inf
+        assert sorted(beams.leaves[0][alive].tolist()) == sorted(set(leaf_of_item.tolist()))
+        torch.testing.assert_close(beams.scores[0][alive], scores[beams.leaves[0][alive]])
     torch.testing.assert_close(*found)
     leaves = softmax.leaf_log_probs(codebook, tables, hidden[:2], at_once=50)
-    torch.testing.assert_close(leaves[1, softmax.catalogue.leaf_of_item[1:].long()], found[0])
+    torch.testing.assert_close(leaves[1, leaf_of_item], found[0])
 
 
 def test_levels_without_a_choice_cost_nothing():
