@@ -22,6 +22,7 @@ from recbole.utils import (
 
 from recbole_sid.errors import InputError, did_you_mean, preview
 from recbole_sid.items.encoder import EncoderSettings
+from recbole_sid.items.pairs import PairSettings
 from recbole_sid.items.prompt import Prompt, PromptSettings
 from recbole_sid.items.table import ItemFields
 from recbole_sid.items.vectors import VectorSettings
@@ -168,13 +169,17 @@ def check_metrics(settings: Settings, ours: bool) -> None:
     """
     columns = measured(settings, ours)
     _check_exclusion(settings, ours)
-    if ours and settings["collision"] == "none":
+    shared = settings["collision"] == "none" or (
+        settings["collision"] == "nearest_free" and settings["collision_capacity"] != 1
+    )
+    if ours and shared:
         sampled = [mode for mode in _modes(settings) if str(mode).startswith(("uni", "pop"))]
         if sampled:
             raise InputError(
                 f"setting 'eval_args: mode' is {sampled[0]!r}, but must be full with collision: "
-                "none: items that share a SID have equal scores, and a sampled list would credit "
-                "each of them with the whole hit. Use full evaluation, or collision: dedup"
+                f"{settings['collision']}: items that share a SID have equal scores, and a sampled "
+                "list would credit each of them with the whole hit. Use full evaluation, or "
+                "collision: dedup"
             )
     valid = settings["valid_metric"]
     if not isinstance(valid, str) or valid.lower() not in columns:
@@ -306,6 +311,7 @@ def check_items(settings: Settings, needs_vectors: bool) -> None:
     fields = build(ItemFields, settings)
     prompt = Prompt(build(PromptSettings, settings).prompt_template, fields)
     build(EncoderSettings, settings)
+    build(PairSettings, settings)
     own = build(VectorSettings, settings)
     if own.item_embedding_file is not None:
         for key, name in (

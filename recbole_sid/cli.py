@@ -23,7 +23,7 @@ Without arguments: TIGER on ml-100k, which RecBole ships.
   --dataset NAME        a folder NAME with NAME.inter and NAME.item in --data_path
   --config_files FILES  yaml files, separated by spaces; later ones win
   --tokenizer NAME      rqkmeans, rqvae, random, file (with --sid_file)
-  --collision RULE      dedup, none
+  --collision RULE      dedup, reassign_last, nearest_free, none
   --output FOLDER       the run's folder; default runs/DATASET-MODEL-HASH
   --resume              go on with an unfinished run of the same settings
   --overwrite           run again over a folder that is finished or unfinished

@@ -87,7 +87,12 @@ class RunSettings:
     resume: bool
     overwrite: bool
     cache_dir: str | None
-    collision: Literal["dedup", "none"]
+    collision: Literal["dedup", "none", "reassign_last", "nearest_free"]
+    collision_capacity: int
+
+    def __post_init__(self) -> None:
+        capacity = self.collision_capacity
+        settings.require(capacity >= 1, "collision_capacity", capacity, "at least 1")
 
     @property
     def cache_folder(self) -> Path:
@@ -273,7 +278,8 @@ class Config(recbole.config.Config):
             used: list[registry.ComponentSpec] = []
             components: list[dict[str, Any]] = []
         else:
-            general = [overall, read_yaml(resource_dir("properties") / "items.yaml")]
+            folder = resource_dir("properties")
+            general = [overall, *(read_yaml(folder / f) for f in ("items.yaml", "pairs.yaml"))]
             used, components = self._component_layers(spec)
         ours = resource_dir("dataset_configs") / f"{dataset}.yaml"
         tuned = _in_use(read_yaml(ours), used) if ours.is_file() else {}

@@ -45,7 +45,13 @@ class TopKCollector(FixedCollector):
     def __init__(self, config: Config, catalogue: Catalogue):
         super().__init__(config)
         self.catalogue = catalogue
-        self._extra: dict[str, list[Tensor]] = {"sid_hits": [], "generated": []}
+        self._sid_sizes = torch.bincount(self._sids[1:]).cpu()
+        self._extra: dict[str, list[Tensor]] = {"sid_hits": [], "credit": [], "generated": []}
+
+    @property
+    def _sids(self) -> Tensor:
+        """The base SID of each item as the number of its node in the trie: (n_items + 1,)."""
+        return self.catalogue.node_of_item[:, self.catalogue.n_base_levels - 1]
 
     def eval_batch_collect(
         self, scores_tensor: Tensor | Ranked, interaction, positive_u: Tensor, positive_i: Tensor
@@ -62,10 +68,11 @@ class TopKCollector(FixedCollector):
             n_positives = torch.ones_like(hits[:, :1])
             self.data_struct.update_tensor("rec.topk", torch.cat([hits, n_positives], dim=1))
             self.data_struct.update_tensor("rec.weight", weights)
-        base = self.catalogue.codes[:, : self.catalogue.n_base_levels]
-        same_sid = (base[items] == base[targets][:, None]).all(dim=-1)
+        sids = self._sids[targets]  # (B,)
+        same_sid = self._sids[items] == sids[:, None]  # (B, K)
         same_sid &= (items > 0) & (targets > 0)[:, None]
         self._extra["sid_hits"].append(same_sid.cumsum(dim=1).clamp(max=1).cpu())
+        self._extra["credit"].append(1 / self._sid_sizes[sids.cpu()].double())
         self._extra["generated"].append((items > 0).cumsum(dim=1).cpu())
 
     def get_data_struct(self) -> DataStruct:
@@ -77,22 +84,30 @@ class TopKCollector(FixedCollector):
     def sid_metrics(self) -> dict[str, float]:
         """SID-level figures of what was collected since the last call, and start anew.
 
-        ``sid_recall@k``: share of rows whose first k items include one with the target's SID
-        (before the collision rule); it counts collided items as hits and is at least recall@k.
+        ``sid_recall@k``: share of rows whose first k items include one with the target's base SID
+        (without the dedup digit); it counts collided items as hits and is at least recall@k.
+        ``credited_recall@k``: the same, but a hit on a base SID of c items of the catalogue counts
+        1/c, as if one of them were drawn (CCE, arXiv 2605.25330).
         ``generated@k``: mean share of the first k places that hold a generated item.
+
+        A list holds items, not SIDs: several items of one base SID take several of the k places,
+        with the dedup digit or without a rule. A paper that ranks k different SIDs looks further
+        down, and its SID-level recall is at least the one here.
         """
         if not self._extra["generated"]:
             return {}
         collected = {name: torch.cat(parts).double() for name, parts in self._extra.items()}
         self._extra = {name: [] for name in self._extra}
         decimals = self.config["metric_decimal_place"]
-        result = {}
+        result: dict[str, float] = {}
         for k in self.topk:
-            result[f"sid_recall@{k}"] = round(
-                collected["sid_hits"][:, k - 1].mean().item(), decimals
-            )
-            share = collected["generated"][:, k - 1].mean().item() / k
-            result[f"generated@{k}"] = round(share, decimals)
+            hits = collected["sid_hits"][:, k - 1]
+            values = {
+                "sid_recall": hits.mean(),
+                "credited_recall": (hits * collected["credit"]).mean(),
+                "generated": collected["generated"][:, k - 1].mean() / k,
+            }
+            result |= {f"{name}@{k}": round(v.item(), decimals) for name, v in values.items()}
         return result
 
 

@@ -220,29 +220,38 @@ def _builtins() -> None:
     """Fill the table with what this package brings."""
     from recbole_sid.generator.intrr import IntRR
     from recbole_sid.generator.tiger import Tiger
+    from recbole_sid.tokenizer.quasid import QuaSID
     from recbole_sid.tokenizer.random_codes import RandomCodes
     from recbole_sid.tokenizer.rqkmeans import RQKMeans
     from recbole_sid.tokenizer.rqvae import RQVAE
     from recbole_sid.tokenizer.sid_file import SIDFile
 
     root = resource_dir("properties")
-    tokenizers = {"rqkmeans": RQKMeans, "rqvae": RQVAE, "random": RandomCodes, "file": SIDFile}
+    tokenizers = {
+        "rqkmeans": RQKMeans,
+        "rqvae": RQVAE,
+        "quasid": QuaSID,
+        "random": RandomCodes,
+        "file": SIDFile,
+    }
     for name, cls in tokenizers.items():
         path = root / "tokenizer" / f"{name}.yaml"
         register_tokenizer(name, cls, path if path.is_file() else None)
     for name, generator_class in {"tiger": Tiger, "intrr": IntRR}.items():
         register_generator(name, generator_class, root / "generator" / f"{name}.yaml")
     tiger_paper = "Recommender Systems with Generative Retrieval (NeurIPS 2023)"
-    for name, tokenizer_name, generator_name, paper in (
-        ("TIGER", "rqkmeans", "tiger", tiger_paper),
-        ("TIGER-paper", "rqvae", "tiger", tiger_paper),
-        ("IntRR", "rqkmeans", "intrr", "IntRR (arXiv 2602.20704)"),
+    # Models that differ in their tokenizer alone are trained by one recipe: the same yaml.
+    for name, tokenizer_name, generator_name, recipe, paper in (
+        ("TIGER", "rqkmeans", "tiger", "TIGER", tiger_paper),
+        ("TIGER-paper", "rqvae", "tiger", "TIGER-paper", tiger_paper),
+        ("IntRR", "rqkmeans", "intrr", "IntRR", "IntRR (arXiv 2602.20704)"),
+        ("QuaSID", "quasid", "tiger", "TIGER", "QuaSID (arXiv 2603.00632)"),
     ):
         register_model(
             name,
             tokenizer=tokenizer_name,
             generator=generator_name,
-            defaults=root / "model" / f"{name}.yaml",
+            defaults=root / "model" / f"{recipe}.yaml",
             paper=paper,
         )
 

@@ -273,7 +273,9 @@ def test_evaluate_prints_and_writes(used, capsys):
     assert "exclude_history is on" in shown.err
     result = json.loads(Path("e.json").read_text())
     assert set(result["test_result"]) == {
-        f"{name}@{k}" for name in ("recall", "ndcg", "sid_recall", "generated") for k in (1, 5)
+        f"{name}@{k}"
+        for name in ("recall", "ndcg", "sid_recall", "credited_recall", "generated")
+        for k in (1, 5)
     }
     assert result["settings"]["exclude_history"] is True
     assert f"ndcg@5 {result['valid_result']['ndcg@5']:.4f}" in shown.out.splitlines()[0]

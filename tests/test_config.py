@@ -53,7 +53,7 @@ def test_each_layer_goes_before_the_one_below(tmp_path, monkeypatch, table):
     names = [
         "stock/properties/overall",
         "stock/properties/dataset/sample", "stock/properties/dataset/made",
-        "ours/properties/overall", "ours/properties/items",
+        "ours/properties/overall", "ours/properties/items", "ours/properties/pairs",
         "tokenizer", "generator", "model",
         "ours/dataset_configs/made", "stock/properties/quick_start_config/sequential",
         "file1", "file2", "dict", "command",
@@ -144,7 +144,15 @@ def test_recbole_models_keep_their_stock_settings(monkeypatch):
         given = {"train_neg_sample_args": None} if model == "GRU4Rec" else {}
         stock = recbole.config.Config(model, "ml-100k", config_dict=dict(given)).final_config_dict
         ours = Config(model, "ml-100k").final_config_dict
-        own = {"output", "resume", "overwrite", "cache_dir", "collision", "prompt_template"}
+        own = {
+            "output",
+            "resume",
+            "overwrite",
+            "cache_dir",
+            "collision",
+            "collision_capacity",
+            "prompt_template",
+        }
         assert {k for k in ours.keys() - stock.keys() if not k.startswith("item_")} == own
         different = {k for k in stock if stock[k] != ours[k]}
         assert different == {"checkpoint_dir", "data_path"}

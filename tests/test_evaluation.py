@@ -151,6 +151,37 @@ def test_sid_recall_ignores_the_dedup_digit():
     assert result["sid_recall@1"] == 1
 
 
+def test_a_credited_hit_counts_one_in_the_items_of_its_sid():
+    # Without a rule: 1, 2 and 3 share a SID, 4 and 5 another; 6 is alone.
+    ranked = ranked_of(
+        COLLIDED, [[6, 1, 2, 3, 7], [4, 5, 6, 7, 0], [6, 7, 4, 5, 0], [1, 2, 3, 4, 5]]
+    )
+    result = evaluate(COLLIDED, ranked, [3, 4, 6, 7], [1, 2, 5])
+    assert [result[f"sid_recall@{k}"] for k in (1, 2, 5)] == [2 / 4, 3 / 4, 3 / 4]
+    credited = [(1 / 2 + 1) / 4, (1 / 3 + 1 / 2 + 1) / 4, (1 / 3 + 1 / 2 + 1) / 4]
+    assert [result[f"credited_recall@{k}"] for k in (1, 2, 5)] == pytest.approx(credited, abs=1e-6)
+
+
+def test_the_credit_counts_items_of_the_catalogue_not_of_the_list():
+    # Under dedup items 1 to 3 have one base SID; the list holds one of them, and not the target.
+    codes = [[0, 0], [0, 0], [0, 0], [0, 1], [1, 0]]
+    catalogue = Catalogue(table(codes, (2, 2), "dedup"))
+    result = evaluate(catalogue, ranked_of(catalogue, [[4, 2, 5]]), [1], [1, 2])
+    assert [result[f"credited_recall@{k}"] for k in (1, 2)] == pytest.approx([0, 1 / 3], abs=1e-6)
+    assert (result["recall@2"], result["sid_recall@2"]) == (0, 1)
+    # Two items of one base SID take two places: the target, second by its SID, is out of the list.
+    result = evaluate(catalogue, ranked_of(catalogue, [[2, 3, 4]]), [4], [2])
+    assert (result["sid_recall@2"], result["credited_recall@2"]) == (0, 0)
+
+
+def test_where_all_sids_are_unique_all_three_recalls_agree():
+    for rule in ("reassign_last", "nearest_free"):
+        catalogue = Catalogue(table([[i // 3, i % 3] for i in range(9)], (3, 3), rule))
+        result = evaluate(catalogue, ranked_of(catalogue, [[4, 2, 7], [1, 2, 3]]), [2, 9], [2])
+        for name in ("recall", "sid_recall", "credited_recall"):
+            assert result[f"{name}@2"] == 0.5
+
+
 def test_a_target_that_was_left_out_hits_nothing():
     # Item 2 was left out of its group; the others of its SID are listed.
     ranked = Ranked(torch.tensor([[1, 3, 6]]), torch.tensor([[-1.0, -1, -2]]),

@@ -183,7 +183,9 @@ def test_a_run_is_scored_again(run, tmp_path, monkeypatch):
     assert again["valid_result"] == result["best_valid_result"]
     wide = recbole_sid.evaluate(result["run_folder"], topk=[1, 10], beam_size=40, metrics="Recall")
     assert set(wide["test_result"]) == {
-        f"{name}@{k}" for name in ("recall", "sid_recall", "generated") for k in (1, 10)
+        f"{name}@{k}"
+        for name in ("recall", "sid_recall", "credited_recall", "generated")
+        for k in (1, 10)
     }
     assert wide["settings"] == {
         "beam_size": 40, "eval_batch_size": 8, "exclude_history": False, "metrics": ["Recall"],

@@ -51,7 +51,7 @@ def test_what_run_returns(trained):
     assert stock_keys | {"sid", "run_folder", "timing"} <= result.keys()
     assert result["best_valid_score"] == result["best_valid_result"]["ndcg@10"] > 0
     assert result["valid_score_bigger"] is True
-    names = [*ACCURACY, "sid_recall", "generated"]
+    names = [*ACCURACY, "sid_recall", "credited_recall", "generated"]
     assert set(result["test_result"]) == {f"{name}@{k}" for name in names for k in (5, 10)}
     assert result["test_result"]["generated@10"] == 1
     assert result["trained_in"] == "float32"

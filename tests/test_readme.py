@@ -230,7 +230,14 @@ def test_the_models_are_those_that_are_registered() -> None:
 
 def test_the_settings_have_the_defaults_of_the_table() -> None:
     defaults: dict[str, Any] = {}
-    for name in ("overall", "items", "generator/tiger", "tokenizer/rqkmeans", "model/TIGER"):
+    for name in (
+        "overall",
+        "items",
+        "pairs",
+        "generator/tiger",
+        "tokenizer/rqkmeans",
+        "model/TIGER",
+    ):
         file = resource_dir("properties") / f"{name}.yaml"
         defaults |= yaml.safe_load(file.read_text(encoding="utf-8"))
     spec = registry.model("TIGER")

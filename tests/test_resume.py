@@ -36,6 +36,7 @@ SETTINGS: dict[str, Any] = {
     "dropout": 0.3,
     "epochs": 6,
     "history_tokens": "codes",
+    "decoder_start": "learned",
     "softmax": "level",
     "stopping_step": 1,
 }

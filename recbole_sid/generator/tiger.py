@@ -6,12 +6,17 @@ head a level. What the paper leaves open or does otherwise is a setting: it trai
 prefix with a bidirectional encoder (``training: prefix``, ``encoder_attention: bidirectional``);
 here the default packs all prefixes of a user into one pass, which needs an encoder that is causal
 over items. Positions are learned per item and per level, where the paper's T5 has relative biases.
+Ours too are one token an item (``history_tokens: items``), a decoder that starts from the encoder's
+state at the last item (``decoder_start: history``), the softmax over the codes that lead on
+(``softmax: children``), and an embedding of its own for every item of the history
+(``item_embedding``, off by default: new items have none, and the SIDs then no longer carry all that
+the model knows of an item).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +44,8 @@ class TigerSettings:
     encoder_attention: Literal["causal", "bidirectional"]
     history_tokens: Literal["codes", "items"]
     softmax: Literal["level", "children"]
+    decoder_start: Literal["learned", "history"]
+    item_embedding: bool
     window_stride: int
     beam_size: int
     hidden_size: int
@@ -50,6 +57,7 @@ class TigerSettings:
     dropout: float
     attention_dropout: float
     embedding_init: float
+    item_embedding_init: float
     position_init: float
     label_smoothing: float
     user_tokens: int
@@ -75,22 +83,24 @@ class TigerSettings:
         for key in ("dropout", "attention_dropout", "label_smoothing"):
             value = getattr(self, key)
             require(0 <= value < 1, key, value, "at least 0 and below 1")
-        for key in ("embedding_init", "position_init"):
+        for key in ("embedding_init", "item_embedding_init", "position_init"):
             require(getattr(self, key) > 0, key, getattr(self, key), "above 0")
         require(self.user_tokens >= 0, "user_tokens", self.user_tokens, "0 (none) or more")
 
 
-class Memory:
+class Memory(NamedTuple):
     """A batch of encoded histories, ready for the decoder.
 
     Attributes:
         layers: keys and values for each decoder layer's cross-attention, one a user.
         mask: True where a query may look, broadcast to (B, heads, Q, T).
+        start: (B, C or 1, hidden) what the decoder's first position is given for each of the C
+            prefixes; zeros where it starts from the level's embedding alone.
     """
 
-    def __init__(self, layers: list[KeyValue], mask: Tensor):
-        self.layers = layers
-        self.mask = mask
+    layers: list[KeyValue]
+    mask: Tensor
+    start: Tensor
 
 
 class Tiger(Generator):
@@ -114,9 +124,12 @@ class Tiger(Generator):
             settings.attention_dropout,
         )
         self.token_embedding = nn.Embedding(catalogue.n_tokens, hidden, padding_idx=0)
+        self.item_embedding = (
+            nn.Embedding(catalogue.n_items + 1, hidden) if settings.item_embedding else None
+        )
         self.item_position = nn.Embedding(window, hidden)
-        per_item = n_levels if settings.history_tokens == "codes" else 1
-        self.history_level = nn.Embedding(n_levels, hidden) if per_item > 1 else None
+        self._per_item = n_levels if settings.history_tokens == "codes" else 1
+        self.history_level = nn.Embedding(n_levels, hidden) if self._per_item > 1 else None
         self.target_level = nn.Embedding(n_levels, hidden)  # row 0 starts a SID
         self.user_embedding = (
             nn.Embedding(settings.user_tokens, hidden) if settings.user_tokens else None
@@ -133,10 +146,12 @@ class Tiger(Generator):
         positions = (self.item_position, self.history_level, self.target_level)
         for embedding in filter(None, positions):
             nn.init.normal_(embedding.weight, std=settings.position_init)
+        if self.item_embedding is not None:
+            nn.init.normal_(self.item_embedding.weight, std=settings.item_embedding_init)
         with torch.no_grad():
             self.token_embedding.weight[0].zero_()
         self.register_buffer(
-            "_item_of_token", _item_of_token(window, per_item, self._n_user), False
+            "_item_of_token", _item_of_token(window, self._per_item, self._n_user), False
         )
 
     @property
@@ -161,7 +176,10 @@ class Tiger(Generator):
         last_item = torch.arange(first, history.shape[1], device=history.device)
         last_item = last_item.repeat_interleave(self.catalogue.n_levels)  # (C * L,)
         item_of_key = self._item_of_token[: encoded.shape[1]]
-        memory = self._remember(encoded, item_of_key <= last_item[:, None])
+        last_token = torch.arange(first + 1, history.shape[1] + 1, device=history.device)
+        last_token = self._n_user + last_token * self._per_item - 1  # (C,)
+        mask = item_of_key <= last_item[:, None]
+        memory = self._remember(encoded, mask, encoded[:, last_token])
         hidden = self._decode(memory, targets)  # (B, C, L, hidden)
         trained = targets > 0
         return self._cross_entropy(hidden[trained], targets[trained])
@@ -201,12 +219,15 @@ class Tiger(Generator):
         b, t = history.shape
         n_levels = self.catalogue.n_levels
         x = self.token_embedding(self.catalogue.tokens[history])  # (B, T, L, hidden)
+        of_item = self.item_position.weight[:t]
+        if self.item_embedding is not None:
+            of_item = of_item + self.item_embedding(history)  # (B, T, hidden)
         if self.history_level is not None:
-            x = x + self.item_position.weight[:t, None] + self.history_level.weight
+            x = x + of_item.unsqueeze(-2) + self.history_level.weight
             x = x.view(b, t * n_levels, -1)
         else:
             # The sum of L embeddings, at the scale of one.
-            x = x.sum(dim=2) * n_levels**-0.5 + self.item_position.weight[:t]
+            x = x.sum(dim=2) * n_levels**-0.5 + of_item
         if self.user_embedding is not None:
             bucket = self.user_buckets[users] % self.settings.user_tokens
             x = torch.cat([self.user_embedding(bucket)[:, None], x], dim=1)
@@ -224,17 +245,23 @@ class Tiger(Generator):
     def _history(self, users: Tensor, history: Tensor, lengths: Tensor) -> Memory:
         encoded = self._encode(users, history, lengths)
         item = self._item_of_token[: encoded.shape[1]]
-        return self._remember(encoded, (item < lengths[:, None])[:, None, None])
+        row = torch.arange(len(lengths), device=lengths.device)
+        last = encoded[row, self._n_user + lengths * self._per_item - 1]  # (B, hidden)
+        return self._remember(encoded, (item < lengths[:, None])[:, None, None], last[:, None])
 
-    def _remember(self, encoded: Tensor, mask: Tensor) -> Memory:
+    def _remember(self, encoded: Tensor, mask: Tensor, last: Tensor) -> Memory:
+        """``last`` (B, C, hidden): the encoder's state at each prefix's last token."""
         layers = [layer.cross_attention.project(encoded) for layer in self._decoder_layers]
-        return Memory(layers, mask)
+        start = last if self.settings.decoder_start == "history" else torch.zeros_like(last)
+        return Memory(layers, mask, start)
 
     def _decode(self, memory: Memory, items: Tensor) -> Tensor:
         """Hidden states (B, C, L, hidden) that predict each level of ``items`` (B, C), teacher
-        forced: nothing goes in at level 0, then the code of the level before."""
+        forced: the memory's start goes in at level 0, then the code of the level before."""
         before = self.token_embedding(self.catalogue.tokens[items][..., :-1])
-        x = self.dropout(F.pad(before, (0, 0, 1, 0)) + self.target_level.weight)
+        start = memory.start[:, :, None].expand(-1, items.shape[1], -1, -1).to(before.dtype)
+        x = torch.cat([start, before], dim=2)  # (B, C, L, hidden)
+        x = self.dropout(x + self.target_level.weight)
         for layer, past in zip(self.decoder, memory.layers, strict=True):
             x = layer(x, past, memory.mask)
         return self.decoder_norm(x)
@@ -274,7 +301,9 @@ class _BeamDecoder:
     def step(self, level: int, parents: Tensor | None, codes: Tensor | None) -> Tensor:
         model = self.model
         x = model.target_level.weight[level].expand(self.batch_size, 1, -1)
-        if parents is not None and codes is not None:
+        if parents is None or codes is None:
+            x = x + self.memory.start
+        else:
             token = model.catalogue.token(level - 1, codes)
             x = x + model.token_embedding(token)  # (B, W, hidden)
             self._follow(parents)

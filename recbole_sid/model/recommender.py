@@ -17,6 +17,7 @@ from torch import Tensor
 from recbole_sid.generator.base import Generator
 from recbole_sid.generator.beam import Ranked
 from recbole_sid.generator.catalogue import Catalogue
+from recbole_sid.items.pairs import Interactions
 from recbole_sid.model.exclusion import leave_out
 from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.tokenizer.pipeline import item_vectors, semantic_ids
@@ -57,7 +58,9 @@ class SIDRecommender(SequentialRecommender):
         """
         super().__init__(config, dataset)
         tokens = tuple(dataset.field2id_token[self.ITEM_ID][1:].tolist())
-        self.sids = (semantic_ids(config, tokens) if sids is None else sids).aligned(tokens)
+        if sids is None:
+            sids = semantic_ids(config, tokens, lambda: training_interactions(dataset, config))
+        self.sids = sids.aligned(tokens)
         users = dataset.field2id_token[self.USER_ID]
         generator_class = config.generator_spec.cls
         settings = config.generator_settings
@@ -170,6 +173,16 @@ def last_items(items: Tensor, lengths: Tensor, window: int) -> tuple[Tensor, Ten
     index = (lengths - kept)[:, None] + position
     held = position < kept[:, None]
     return torch.where(held, items.gather(1, torch.where(held, index, 0)), 0), kept
+
+
+def training_interactions(dataset: Dataset, config: Config) -> Interactions:
+    """Every (user, item) of a built split, histories and targets; items count from 0."""
+    users, histories, lengths, targets = training_rows(dataset, config)
+    held = np.arange(histories.shape[1]) < lengths[:, None]  # (n, T)
+    return Interactions(
+        np.concatenate([np.repeat(users, lengths), users]),
+        np.concatenate([histories[held], targets]) - 1,
+    )
 
 
 def training_rows(dataset: Dataset, config: Config) -> tuple[np.ndarray, ...]:

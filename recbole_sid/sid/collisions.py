@@ -8,34 +8,55 @@ import numpy as np
 
 from recbole_sid.errors import InputError, did_you_mean, preview
 from recbole_sid.sid.groups import PrefixCollisions, group
+from recbole_sid.sid.reassign import reassign
+from recbole_sid.sid.space import CodeSpace
 from recbole_sid.sid.table import COLLISION_RULES, SemanticIDs
 
 
-def apply_collision(sids: SemanticIDs, rule: str) -> SemanticIDs:
+def needs_space(rule: str) -> bool:
+    """Whether the rule moves items, and so asks what codes cost them."""
+    return rule in ("reassign_last", "nearest_free")
+
+
+def apply_collision(
+    sids: SemanticIDs, rule: str, space: CodeSpace | None = None, capacity: int = 1
+) -> SemanticIDs:
     """Apply the collision rule to a table of base codes.
 
     "dedup" appends a level: the running number, from 0, of an item among the items with its SID,
     in the order of raw tokens, so that the digit does not depend on the order of rows. Every item
     has the digit, those alone with their SID too. The level is as large as the largest group.
-    "none" leaves the table as it is: items may share a SID.
+    "none" leaves the table as it is: items may share a SID. "reassign_last" and "nearest_free" move
+    items to other codes, see ``reassign``.
 
-    A table that carries the digit already is returned unchanged by "dedup".
+    A table to which the rule has been applied already is returned unchanged.
+
+    Args:
+        sids: the table, as the tokenizer made it.
+        rule: one of the four.
+        space: what other codes cost, rows as in ``sids``; only rules that move items read it.
+        capacity: items that a SID may hold under "nearest_free".
 
     Raises:
-        InputError: an unknown rule, or "none" for a table that carries the digit.
+        InputError: an unknown rule, another one than has been applied already, a capacity below 1,
+            or items that cannot be moved (see ``reassign``).
     """
     if rule not in COLLISION_RULES:
         raise InputError(
             f"setting 'collision' is {rule!r}, but must be one of {preview(COLLISION_RULES)}."
             + did_you_mean(str(rule), COLLISION_RULES)
         )
+    if capacity < 1:
+        raise InputError(f"setting 'collision_capacity' is {capacity}, but must be at least 1")
     if sids.collision == rule:
         return sids
-    if rule == "none":
+    if sids.collision != "none":
         raise InputError(
-            "setting 'collision' is 'none', but the SIDs already carry a dedup digit; set "
-            "collision: dedup, or give the table from before the digit"
+            f"setting 'collision' is {rule!r}, but the SIDs are already those of the rule "
+            f"{sids.collision!r}; set collision: {sids.collision}, or give the table from before it"
         )
+    if needs_space(rule):
+        return reassign(sids, rule, space, capacity if rule == "nearest_free" else 1)
     digits = sids.groups.running_numbers()  # (n,)
     return replace(
         sids,

@@ -49,7 +49,15 @@ def check_suffix(path: Path) -> None:
 def write(path: Path, parts: Parts) -> None:
     """Write ``parts`` in the format that the suffix names; the file appears whole or not at all."""
     check_suffix(path)
-    content = _to_json(parts) if path.suffix == ".json" else _to_safetensors(parts)
+    write_whole(path, _to_json(parts) if path.suffix == ".json" else _to_safetensors(parts))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path``; the file appears whole or not at all.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         try:

@@ -8,7 +8,11 @@ from recbole_sid.sid.table import SemanticIDs
 
 
 def quality(sids: SemanticIDs) -> dict[str, float]:
-    """Statistics of the base codes, that is, before the collision rule; levels count from 1.
+    """Statistics of the base codes; levels count from 1.
+
+    Base codes are those without the dedup digit: under "dedup" and "none", the tokenizer's. Under
+    the rules that move items they are the codes after it; ``provenance["collision"]`` then holds
+    the ``collision_rate_before``.
 
     - ``collision_rate``: share of items whose SID another item has too.
     - ``distinct_ratio``: distinct SIDs / items.

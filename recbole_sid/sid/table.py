@@ -17,7 +17,7 @@ from recbole_sid.errors import InputError, did_you_mean, preview
 from recbole_sid.sid import files
 from recbole_sid.sid.groups import Groups, group
 
-COLLISION_RULES = ("none", "dedup")
+COLLISION_RULES = ("none", "dedup", "reassign_last", "nearest_free")
 MAX_SIZE = files.MAX_CODE + 1
 
 
@@ -32,9 +32,12 @@ class SemanticIDs:
         tokens: the raw item token of each row; n, unique.
         codes: int32 (n, L), 0 <= codes[:, l] < sizes[l].
         sizes: number of codes that each of the L levels has room for.
-        collision: "none", or "dedup" if the last level is the dedup digit, a running number that
-            makes every SID unique (see ``collisions.apply_collision``).
-        provenance: where the codes came from: plain JSON data, no influence on anything.
+        collision: the rule that was applied (see ``collisions.apply_collision``). "none": items
+            may share a SID. "dedup": the last level is the dedup digit, a running number that makes
+            every SID unique. "reassign_last", "nearest_free": items were moved, and every SID is
+            unique, or held by at most ``capacity`` items.
+        provenance: where the codes came from: plain JSON data. Of it only the number
+            ``["collision"]["capacity"]`` means something here; it is 1 where it is missing.
 
     Raises:
         InputError: a field breaks these rules.
@@ -68,7 +71,7 @@ class SemanticIDs:
 
     @property
     def n_base_levels(self) -> int:
-        """Levels that the tokenizer made: L without the dedup digit."""
+        """Levels of the tokenizer's codes: L without the dedup digit."""
         return self.n_levels - (self.collision == "dedup")
 
     @property
@@ -175,20 +178,35 @@ class SemanticIDs:
             )
         if self.collision == "none":
             return
-        if self.n_levels < 2:
+        if self.collision == "dedup" and self.n_levels < 2:
             raise InputError(
                 "collision is 'dedup', but there is one level: the dedup digit needs a level "
                 "before it; use collision: none"
             )
-        sizes = self.groups.sizes(self.n_levels)
-        if (sizes > 1).any():
-            first = self.groups.starts[-1][np.argmax(sizes > 1)]
-            pair = self.groups.order[first : first + 2]
+        capacity = self._capacity()
+        crowded = self.groups.sizes(self.n_levels) > capacity
+        if crowded.any():
+            first = self.groups.starts[-1][np.argmax(crowded)]
+            items = self.groups.order[first : first + capacity + 1]
             raise InputError(
-                f"collision is 'dedup', but the items {preview(self.tokens[i] for i in pair)} both "
-                f"have the SID {self.codes[pair[0]].tolist()}; use collision: none, or give each "
-                "its own digit"
+                f"collision is {self.collision!r}, but the items "
+                f"{preview(self.tokens[i] for i in items)} all have the SID "
+                f"{self.codes[items[0]].tolist()}, which has room for {capacity}; use collision: "
+                "none, or give each its own"
             )
+
+    def _capacity(self) -> int:
+        """How many items may have one SID under a rule other than "none"."""
+        report = self.provenance.get("collision")
+        if self.collision != "nearest_free" or not isinstance(report, dict):
+            return 1
+        capacity = report.get("capacity", 1)
+        if type(capacity) is not int or capacity < 1:
+            raise InputError(
+                f"provenance says that the collision capacity is {files.shown(capacity)}, but it "
+                "must be a whole number, at least 1"
+            )
+        return capacity
 
 
 def _size(size: int) -> int:

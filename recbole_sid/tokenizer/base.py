@@ -15,7 +15,9 @@ import torch
 
 from recbole_sid.checkpoint import Checkpoint
 from recbole_sid.errors import InputError, preview
+from recbole_sid.items.neighbours import ItemPairs
 from recbole_sid.settings import require
+from recbole_sid.sid.space import CodeSpace
 
 logger = logging.getLogger("recbole_sid")
 
@@ -30,6 +32,8 @@ class Items:
     Attributes:
         tokens: raw item ids, unique.
         vectors: float32 (n_items, d), or None for tokenizers that need no vectors.
+        pairs: neighbours of every item, or None for tokenizers that need none.
+        titles: a text an item that people know it by, for logs; None where there is none.
 
     Raises:
         InputError: no item, a repeated id, or vectors of another shape, of another type or not
@@ -38,6 +42,8 @@ class Items:
 
     tokens: tuple[str, ...]
     vectors: np.ndarray | None
+    pairs: ItemPairs | None = None
+    titles: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.tokens:
@@ -49,6 +55,12 @@ class Items:
             )
         if self.vectors is not None:
             self._check_vectors(self.vectors)
+        for name, rows in (("pairs", self.pairs), ("titles", self.titles)):
+            n_rows = len(self.tokens) if rows is None else len(rows)
+            if n_rows != len(self.tokens):
+                raise InputError(
+                    f"{name} stand for {n_rows} items, but must for {len(self.tokens)}"
+                )
 
     def _check_vectors(self, vectors: np.ndarray) -> None:
         if vectors.ndim != 2 or len(vectors) != len(self.tokens) or vectors.shape[1] == 0:
@@ -72,8 +84,13 @@ class Items:
 
     def take(self, rows: Sequence[int]) -> Items:
         """The items at ``rows``, in that order."""
-        vectors = None if self.vectors is None else self.vectors[np.asarray(rows)]
-        return Items(tuple(self.tokens[row] for row in rows), vectors)
+        index = np.asarray(rows)
+        return Items(
+            tuple(self.tokens[row] for row in rows),
+            None if self.vectors is None else self.vectors[index],
+            None if self.pairs is None else self.pairs.taken(index),
+            None if self.titles is None else tuple(self.titles[row] for row in rows),
+        )
 
 
 class BaseCodes(NamedTuple):
@@ -84,11 +101,14 @@ class BaseCodes(NamedTuple):
         sizes: codes available at each of the L levels; level l uses 0 … sizes[l] - 1.
         report: plain data (numbers, texts, lists, dictionaries) on how the fit went; the same for
             the same settings, items and seed.
+        space: what every item would pay for every code, rows like ``codes``: the collision rules
+            that move items read it. None: to them all codes cost the same.
     """
 
     codes: np.ndarray
     sizes: tuple[int, ...]
     report: dict[str, Any]
+    space: CodeSpace | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +160,7 @@ class Tokenizer(ABC, Generic[S]):
         Settings: the frozen dataclass of its settings.
         prefix: what stands before the names of its settings in the flat keys.
         needs_vectors: whether ``Items.vectors`` must be there.
+        needs_pairs: whether ``Items.pairs`` must be there.
         trains: whether fitting takes long enough to keep its codes in the cache.
         checkpoint: set by stage 1 when the codes will be kept. :meth:`fit_sorted` may write to it
             all that it needs to go on after it was killed; those that take seconds need not.
@@ -148,6 +169,7 @@ class Tokenizer(ABC, Generic[S]):
     Settings: ClassVar[type]
     prefix: ClassVar[str] = "tokenizer_"
     needs_vectors: ClassVar[bool]
+    needs_pairs: ClassVar[bool] = False
     trains: ClassVar[bool] = True
 
     def __init__(self, settings: S, *, seed: int, device: torch.device, progress: bool) -> None:
@@ -180,7 +202,8 @@ class Tokenizer(ABC, Generic[S]):
         fitted = self.fit_sorted(items.take(order))
         codes = np.empty_like(fitted.codes)
         codes[np.asarray(order)] = fitted.codes
-        return fitted._replace(codes=codes)
+        space = None if fitted.space is None else fitted.space.taken(np.argsort(order))
+        return fitted._replace(codes=codes, space=space)
 
     @abstractmethod
     def fit_sorted(self, items: Items) -> BaseCodes:

@@ -15,6 +15,14 @@ def reconstruction_loss(decoded: Tensor, original: Tensor) -> Tensor:
     return (decoded - original).square().sum(dim=1).mean()
 
 
+def mean_squared_length(vectors: Tensor) -> Tensor:
+    """Mean over the batch of ||x||², x (B, D): what losses in cosines are measured in beside these.
+
+    It is the reconstruction loss of a decoder that gives zero.
+    """
+    return vectors.square().sum(dim=1).mean()
+
+
 def codebook_loss(residuals: Tensor, chosen: Tensor) -> Tensor:
     """Mean over the batch of Σ_l ||sg[r_l] - e_l||²: moves code vectors to their residuals.
 

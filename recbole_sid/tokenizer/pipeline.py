@@ -3,7 +3,7 @@
 The key of the cache covers the tokenizer and its source, its settings, its seed, the item ids and
 the item vectors, and the vectors follow from every text and every setting of the encoder. Change
 one letter of one title and this stage runs again; change the learning rate of the generator and it
-does not.
+does not. Neither does the collision rule, which is applied to the cached codes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +22,15 @@ import numpy as np
 from recbole_sid.checkpoint import Checkpoint
 from recbole_sid.errors import InputError
 from recbole_sid.items.encoder import EncoderSettings, encode
+from recbole_sid.items.pairs import Interactions, ItemPairs, PairSettings, item_pairs
 from recbole_sid.items.prompt import Prompt, PromptSettings
 from recbole_sid.items.table import ItemFields, ItemTable
 from recbole_sid.items.vectors import VectorSettings, load_item_vectors
 from recbole_sid.seeds import stage_seed
 from recbole_sid.settings import build
-from recbole_sid.sid.collisions import apply_collision
+from recbole_sid.sid.collisions import apply_collision, needs_space
 from recbole_sid.sid.quality import quality
+from recbole_sid.sid.space import CodeSpace
 from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.tokenizer.base import Items, Tokenizer
 
@@ -40,12 +43,16 @@ logger = logging.getLogger("recbole_sid")
 CACHE_VERSION = 1
 
 
-def semantic_ids(config: Config, tokens: tuple[str, ...]) -> SemanticIDs:
+def semantic_ids(
+    config: Config, tokens: tuple[str, ...], training: Callable[[], Interactions]
+) -> SemanticIDs:
     """SIDs of the items ``tokens``, from the cache or by running the configured tokenizer.
 
     Args:
         config: names the tokenizer and all that it needs.
         tokens: raw item ids; the rows of the result.
+        training: gives the interactions of the training split, with rows of ``tokens`` as items;
+            only called for a tokenizer that learns from pairs of items.
 
     Raises:
         InputError: the item file, the vectors or the SID file do not fit; nothing is written then.
@@ -58,8 +65,9 @@ def semantic_ids(config: Config, tokens: tuple[str, ...]) -> SemanticIDs:
         device=config["device"],
         progress=bool(config["show_progress"]),
     )
-    vectors = item_vectors(config, tokens) if tokenizer.needs_vectors else None
-    items = Items(tokens, vectors)
+    items = Items(tokens, item_vectors(config, tokens) if tokenizer.needs_vectors else None)
+    if tokenizer.needs_pairs:
+        items = replace(items, pairs=pairs_of(config, items, training()))
     settings = {key: config[key] for key in spec.keys}
     source = source_hash(spec.cls) if tokenizer.trains else None
     path = None
@@ -67,21 +75,60 @@ def semantic_ids(config: Config, tokens: tuple[str, ...]) -> SemanticIDs:
         key = _key([spec.name, source, settings, seed], items)
         path = config.run.cache_folder / "codes" / f"{key}.safetensors"
         tokenizer.checkpoint = Checkpoint(path)
-    if path is not None and path.is_file():
-        base = SemanticIDs.load(path).aligned(tokens)
+    rule = config.run.collision
+    cached = None if path is None else read_cache(path, tokens, needs_space(rule))
+    if cached is not None:
+        base, space = cached
         logger.info("Stage 1: SIDs from the cache, %s", path)
     else:
-        fitted = tokenizer.fit(items)
-        provenance = {"tokenizer": spec.name, "settings": settings, "report": fitted.report}
+        fitted = tokenizer.fit(replace(items, titles=titles(config, tokens)))
+        space = fitted.space
+        provenance = {
+            "tokenizer": spec.name,
+            "settings": settings,
+            "report": fitted.report,
+            "has_space": space is not None,
+        }
         base = SemanticIDs(tokens, fitted.codes, fitted.sizes, "none", provenance)
         if path is not None:
             _make_folder(path.parent)
-            base.save(path)
+            write_cache(path, base, space)
     if tokenizer.checkpoint is not None:
         tokenizer.checkpoint.finish()
-    sids = apply_collision(base, config.run.collision)
+    sids = apply_collision(base, rule, space, config.run.collision_capacity)
     logger.info("Stage 1: %s", describe(sids))
     return sids
+
+
+def write_cache(path: Path, base: SemanticIDs, space: CodeSpace | None) -> None:
+    """Keep fitted codes in ``path`` and their space beside them, rows in the order of raw tokens.
+
+    The codes come last: where they are, their space is.
+    """
+    order = base.token_order
+    if space is not None:
+        space.taken(order).save(_space_file(path))
+    base.aligned([base.tokens[row] for row in order]).save(path)
+
+
+def read_cache(
+    path: Path, tokens: tuple[str, ...], with_space: bool
+) -> tuple[SemanticIDs, CodeSpace | None] | None:
+    """What ``write_cache`` kept, rows in the order of ``tokens``; None if it has to be fitted.
+
+    The space is read only ``with_space``; it is None, too, if the tokenizer has none.
+
+    Raises:
+        InputError: a damaged file.
+    """
+    if not path.is_file():
+        return None
+    base = SemanticIDs.load(path).aligned(tokens)
+    if not with_space or not base.provenance.get("has_space"):
+        return base, None
+    if not _space_file(path).is_file():
+        return None
+    return base, CodeSpace.load(_space_file(path)).taken(np.argsort(base.token_order))
 
 
 def describe(sids: SemanticIDs) -> str:
@@ -89,11 +136,20 @@ def describe(sids: SemanticIDs) -> str:
     figures = quality(sids)
     levels = range(1, sids.n_base_levels + 1)
     perplexity = " / ".join(f"{figures[f'perplexity_{level}']:.0f}" for level in levels)
-    return (
-        f"{sids.n_items} items, levels of {' x '.join(map(str, sids.sizes))} codes"
-        f"{' (the last is the dedup digit)' if sids.collision == 'dedup' else ''}; before it "
-        f"{figures['collision_rate']:.2%} of the items share their SID, perplexity {perplexity}"
-    )
+    shape = f"{sids.n_items} items, levels of {' x '.join(map(str, sids.sizes))} codes"
+    shared = f"{figures['collision_rate']:.2%} of the items share their SID"
+    if sids.collision == "dedup":
+        shape, shared = f"{shape} (the last is the dedup digit)", f"before it {shared}"
+    elif sids.collision != "none":
+        moves = sids.provenance["collision"]
+        cost = moves["mean_cost_added"]
+        shared = (
+            f"{moves['collision_rate_before']:.2%} of the items shared their SID before "
+            f"{sids.collision}, which moved {moves['moved']} items, {moves['moved_up']} of them to "
+            f"another prefix{'' if cost is None else f', at a mean cost of {cost:.4g}'}; now "
+            f"{figures['collision_rate']:.2%} do"
+        )
+    return f"{shape}; {shared}, perplexity {perplexity}"
 
 
 def item_vectors(config: Config, tokens: tuple[str, ...]) -> np.ndarray:
@@ -109,6 +165,39 @@ def item_vectors(config: Config, tokens: tuple[str, ...]) -> np.ndarray:
         config["device"],
         bool(config["show_progress"]),
     )
+
+
+def pairs_of(config: Config, items: Items, training: Interactions) -> ItemPairs:
+    """The pairs of ``items`` that the settings ask for, with a line in the log.
+
+    Where scores tie, numbers of items decide: here those of the sorted raw ids, so that the pairs
+    do not depend on the order of rows.
+    """
+    order = np.asarray(sorted(range(len(items.tokens)), key=items.tokens.__getitem__))
+    place = np.argsort(order)
+    pairs = item_pairs(
+        build(PairSettings, config.final_config_dict),
+        training._replace(items=place[training.items]),
+        len(order),
+        None if items.vectors is None else items.vectors[order],
+        seed=stage_seed(config["seed"], "pairs"),
+        progress=bool(config["show_progress"]),
+    )
+    logger.info(
+        "Pairs by %s: %s neighbours; %d of %d items have none",
+        config["pair_source"],
+        f"{len(pairs.items):,}",
+        int((pairs.counts == 0).sum()),
+        len(order),
+    )
+    return pairs.taken(place)
+
+
+def titles(config: Config, tokens: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The prompt of every item, for logs; None where no text is read."""
+    if config["item_embedding_file"] is not None or not config.tokenizer_spec.cls.needs_vectors:
+        return None
+    return tuple(item_texts(config, tokens))
 
 
 def item_texts(config: Config, tokens: tuple[str, ...]) -> list[str]:
@@ -142,6 +231,10 @@ def source_hash(cls: type) -> str | None:
     return digest.hexdigest()
 
 
+def _space_file(path: Path) -> Path:
+    return path.with_suffix(".space.safetensors")
+
+
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -159,4 +252,6 @@ def _key(identity: list[Any], items: Items) -> str:
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
     if items.vectors is not None:
         digest.update(np.ascontiguousarray(items.vectors[order]).tobytes())
+    if items.pairs is not None:
+        digest.update(items.pairs.taken(np.asarray(order)).fingerprint().encode())
     return digest.hexdigest()

@@ -11,7 +11,10 @@ from recbole_sid.tokenizer.code_use import code_use, describe
 
 
 class RandomCodes(Tokenizer[LevelSettings]):
-    """Every code of every item is drawn uniformly, as in TIGER's ablation (arXiv 2305.05065)."""
+    """Every code of every item is drawn uniformly, as in TIGER's ablation (arXiv 2305.05065).
+
+    They have no code space: a collision rule that moves items takes the lowest codes with room.
+    """
 
     Settings: ClassVar[type] = LevelSettings
     needs_vectors: ClassVar[bool] = False

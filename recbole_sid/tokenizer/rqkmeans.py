@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from recbole_sid.settings import require
+from recbole_sid.sid.space import CodeSpace
 from recbole_sid.tokenizer.base import BaseCodes, Items, Tokenizer, logger
 from recbole_sid.tokenizer.code_use import code_use, describe, warn_if_collapsed
 from recbole_sid.tokenizer.kmeans import kmeans
@@ -40,6 +41,9 @@ class RQKMeans(Tokenizer[RQKMeansSettings]):
 
     The clusters of level l run over the residuals of all items together, not once inside each
     cluster of the level before.
+
+    With fewer items than codes a level has fewer centroids than codes; the vector of a code without
+    one is zero.
     """
 
     Settings: ClassVar[type] = RQKMeansSettings
@@ -48,9 +52,11 @@ class RQKMeans(Tokenizer[RQKMeansSettings]):
     def fit_sorted(self, items: Items) -> BaseCodes:
         assert items.vectors is not None
         settings, sizes = self.settings, self.settings.sizes
-        residuals = reduced(items.vectors, settings.reduce_dim)  # (n, d)
+        points = reduced(items.vectors, settings.reduce_dim)  # (n, d)
+        residuals = points.copy()
         rng = np.random.RandomState(self.seed)
         codes = np.empty((len(residuals), settings.levels), dtype=np.int32)
+        codebooks = []
         errors = [_mean_square(residuals)]
         bar = tqdm(sizes, desc="rqkmeans levels", disable=not self.progress)
         for level, size in enumerate(bar):
@@ -63,6 +69,7 @@ class RQKMeans(Tokenizer[RQKMeansSettings]):
                 rng=rng,
             )
             codes[:, level] = found.codes
+            codebooks.append(np.pad(found.centroids, ((0, size - len(found.centroids)), (0, 0))))
             residuals -= found.centroids[found.codes]
             errors.append(_mean_square(residuals))
             n_used = len(np.unique(found.codes))
@@ -81,7 +88,8 @@ class RQKMeans(Tokenizer[RQKMeansSettings]):
                     len(codes),
                 )
         warn_if_collapsed(use, sizes, len(codes), settings.collapse_below, COLLAPSE_REMEDY)
-        return BaseCodes(codes, sizes, {"residual": errors, **use})
+        space = CodeSpace(points, tuple(codebooks), residual=True)
+        return BaseCodes(codes, sizes, {"residual": errors, **use}, space)
 
 
 def _mean_square(residuals: np.ndarray) -> float:

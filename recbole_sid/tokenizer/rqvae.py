@@ -15,10 +15,20 @@ from tqdm import tqdm
 from recbole_sid.errors import InputError
 from recbole_sid.seeds import random_state, set_random_state
 from recbole_sid.settings import require
+from recbole_sid.sid.groups import group
+from recbole_sid.sid.quality import entropy
+from recbole_sid.sid.space import CodeSpace
 from recbole_sid.tokenizer.base import BaseCodes, Items, Tokenizer, logger, seeded
 from recbole_sid.tokenizer.code_use import code_use, describe, warn_if_collapsed
-from recbole_sid.tokenizer.losses import codebook_loss, commitment_loss, reconstruction_loss
+from recbole_sid.tokenizer.largest_groups import largest_groups
+from recbole_sid.tokenizer.losses import (
+    codebook_loss,
+    commitment_loss,
+    mean_squared_length,
+    reconstruction_loss,
+)
 from recbole_sid.tokenizer.quantizer import Quantized, ResidualQuantizer
+from recbole_sid.tokenizer.repulsion import Repulsion, RepulsionSettings, describe_figures
 from recbole_sid.tokenizer.vectors import VectorSettings, reduced, standardized
 
 ENCODE_ROWS = 16_384
@@ -29,13 +39,14 @@ COLLAPSE_REMEDY = (
 
 
 @dataclass(frozen=True)
-class RQVAESettings(VectorSettings):
+class RQVAESettings(VectorSettings, RepulsionSettings):
     """Settings of :class:`RQVAE`."""
 
     standardize: bool
     hidden_sizes: list[int]
     latent_dim: int
     dropout: float
+    loss_unit: Literal["length", "one"]
     commitment: float
     codebook_update: Literal["ema", "gradient"]
     ema_decay: float
@@ -126,15 +137,34 @@ class RQVAE(Tokenizer[RQVAESettings]):
 
     The loss is ||x - x'||² + Σ_l (||sg[r_l] - e_l||² + commitment · ||r_l - sg[e_l]||²); with
     ``codebook_update: ema`` moving averages take the place of the middle term. The codes are those
-    of the last epoch, in evaluation mode.
+    of the last epoch, in evaluation mode. With ``repulsion: hamr`` the items of a batch whose codes
+    are too alike repel each other, see :func:`~recbole_sid.tokenizer.repulsion.hamming_repulsion`.
+
+    Losses between items are in cosines, and the reconstruction is a squared length. The weights of
+    the papers balance them where vectors have length 1. Standardised ones of d dimensions have √d,
+    and the same weights would do nothing; with ``loss_unit: length`` all losses between items are
+    multiplied by the mean squared length of the batch's vectors.
 
     A tokenizer that samples its batches in another way or has more terms in its loss overrides
-    :meth:`batches` or :meth:`losses`. Both draw from torch's global random numbers and keep nothing
-    from one epoch to the next, so that a killed training goes on with the epoch it had reached.
+    :meth:`batches` (and :meth:`pairs_in`), :meth:`losses` or :meth:`losses_between`; what depends
+    on the epoch it sets in :meth:`begin_epoch`. They draw from torch's global random numbers and
+    keep nothing from one epoch to the next, so that a killed training goes on with the epoch it had
+    reached.
+
+    Attributes:
+        name: what logs call it.
     """
 
     Settings: ClassVar[type] = RQVAESettings
     needs_vectors: ClassVar[bool] = True
+    name: ClassVar[str] = "rqvae"
+
+    def __init__(
+        self, settings: RQVAESettings, *, seed: int, device: torch.device, progress: bool
+    ) -> None:
+        super().__init__(settings, seed=seed, device=device, progress=progress)
+        self.repulsion = Repulsion(settings)
+        self.begin_epoch(1)
 
     def fit_sorted(self, items: Items) -> BaseCodes:
         assert items.vectors is not None
@@ -159,14 +189,23 @@ class RQVAE(Tokenizer[RQVAESettings]):
             "epochs": self.settings.epochs,
             "restarted": progress.restarted,
             "history": progress.history,
+            "largest_groups": largest_groups(codes, items),
             **use,
         }
-        return BaseCodes(codes, sizes, report)
+        return BaseCodes(codes, sizes, report, code_space(model, vectors))
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before the batches of ``epoch``, from 1 to ``epochs``."""
+        self.repulsion.begin_epoch(epoch, self.settings.epochs)
 
     def batches(self, n_items: int) -> Iterator[Tensor]:
         """Rows (B,) of the batches of one epoch: every item once, in random order."""
         order = torch.randperm(n_items, device=self.device)
         return iter(order.split(self.settings.batch_size))
+
+    def pairs_in(self, rows: Tensor) -> int:
+        """B when the batch ``rows`` is B triggers followed by their B targets; 0 without pairs."""
+        return 0
 
     def losses(self, output: Autoencoded, vectors: Tensor, rows: Tensor) -> dict[str, Tensor]:
         """The weighted terms of the loss by name; what is trained is their sum.
@@ -183,7 +222,20 @@ class RQVAE(Tokenizer[RQVAESettings]):
         }
         if self.settings.codebook_update == "gradient":
             terms["codebook"] = codebook_loss(residuals, chosen)
-        return terms
+        between = self.losses_between(output, vectors, rows)
+        if self.settings.loss_unit == "length":
+            unit = mean_squared_length(vectors)
+            between = {name: unit * term for name, term in between.items()}
+        return terms | between
+
+    def losses_between(
+        self, output: Autoencoded, vectors: Tensor, rows: Tensor
+    ) -> dict[str, Tensor]:
+        """The terms of :meth:`losses` that compare items with each other; arguments as there."""
+        n_pairs = self.pairs_in(rows)
+        return self.repulsion(
+            output.latents, output.quantized.codes, rows, n_pairs, content=vectors
+        )
 
     def _start_codebooks(self, model: Autoencoder, vectors: Tensor) -> None:
         sample = self.settings.kmeans_init_sample
@@ -202,7 +254,7 @@ class RQVAE(Tokenizer[RQVAESettings]):
         optimizer.load_state_dict(state["optimizer"])
         set_random_state(state["random"], self.device)
         progress = Progress(**state["progress"])
-        logger.info("rqvae: resuming after epoch %d", progress.epoch)
+        logger.info("%s: resuming after epoch %d", self.name, progress.epoch)
         return progress
 
     def _train(
@@ -225,13 +277,14 @@ class RQVAE(Tokenizer[RQVAESettings]):
 
         bar = tqdm(
             range(progress.epoch + 1, settings.epochs + 1),
-            desc="rqvae epochs",
+            desc=f"{self.name} epochs",
             initial=progress.epoch,
             total=settings.epochs,
             disable=not self.progress,
         )
         for epoch in bar:
             model.train()
+            self.begin_epoch(epoch)
             totals: dict[str, Tensor] = {}
             seen = 0
             for rows in self.batches(len(vectors)):
@@ -256,13 +309,33 @@ class RQVAE(Tokenizer[RQVAESettings]):
                 )
             bar.set_postfix(loss=f"{loss:.4g}")
             if epoch % settings.log_every == 0 or epoch == settings.epochs:
-                use = code_use(encode(model, vectors), settings.sizes)
-                progress.history.append({"epoch": epoch, "loss": loss, **means, **use})
-                parts = ", ".join(f"{name} {mean:.4g}" for name, mean in means.items())
-                logger.info("rqvae epoch %d: loss %.4g (%s); %s", epoch, loss, parts, describe(use))
+                entry = self._diagnosed(encode(model, vectors), epoch, loss, means)
+                progress.history.append(entry)
             progress.epoch = epoch
             if self.checkpoint is not None:
                 self.checkpoint.save_when_due(state)
+
+    def _diagnosed(
+        self, codes: np.ndarray, epoch: int, loss: float, means: dict[str, float]
+    ) -> dict[str, Any]:
+        """The entry of the history for an epoch that ended with ``codes``; also logged."""
+        use = code_use(codes, self.settings.sizes)
+        sid_entropy = entropy(group(codes).sizes(codes.shape[1]))
+        ceiling = float(np.log(len(codes)))
+        figures = self.repulsion.figures()
+        parts = [f"loss {loss:.4g} ({', '.join(f'{k} {mean:.4g}' for k, mean in means.items())})"]
+        parts += [describe(use), f"SID entropy {sid_entropy:.3f} of {ceiling:.3f}"]
+        parts += [describe_figures(figures)] if figures else []
+        logger.info("%s epoch %d: %s", self.name, epoch, "; ".join(parts))
+        return {
+            "epoch": epoch,
+            "loss": loss,
+            **means,
+            **use,
+            "entropy": sid_entropy,
+            "entropy_ceiling": ceiling,
+            **figures,
+        }
 
 
 @torch.no_grad()
@@ -271,6 +344,15 @@ def encode(model: Autoencoder, vectors: Tensor) -> np.ndarray:
     model.eval()
     parts = [model.quantizer(model.encoder(part)).codes for part in vectors.split(ENCODE_ROWS)]
     return torch.cat(parts).cpu().numpy().astype(np.int32)
+
+
+@torch.no_grad()
+def code_space(model: Autoencoder, vectors: Tensor) -> CodeSpace:
+    """The latents of ``vectors`` (n, D), without dropout, and the code vectors."""
+    model.eval()
+    latents = torch.cat([model.encoder(part) for part in vectors.split(ENCODE_ROWS)])  # (n, d)
+    books = tuple(book.vectors.detach().cpu().numpy() for book in model.quantizer.levels)
+    return CodeSpace(latents.cpu().numpy(), books, residual=True)
 
 
 def _mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:

@@ -33,7 +33,8 @@ class SIDFile(Tokenizer[SIDFileSettings]):
     """Takes the codes of every item from ``sid_file``.
 
     A dedup digit in the file is dropped, since the ``collision`` rule of the run is applied
-    afterwards and gives the same digit again.
+    afterwards and gives the same digit again. There is no code space: a rule that moves items takes
+    the lowest codes with room.
     """
 
     Settings = SIDFileSettings

@@ -18,8 +18,11 @@ LENGTHS = torch.tensor([3, 1, 4])
 )
 @pytest.mark.parametrize("user_tokens", [0, 5])
 @pytest.mark.parametrize("collision", ["none", "dedup"])
+@pytest.mark.parametrize(
+    ("decoder_start", "item_embedding"), [("learned", False), ("history", True)]
+)
 def test_packed_and_prefix_training_have_the_same_loss_and_gradients(
-    user_tokens, collision, history_tokens, softmax
+    user_tokens, collision, history_tokens, softmax, decoder_start, item_embedding
 ):
     sids = random_table(np.random.default_rng(1), 25, (4, 5, 3), collision)
     rng = np.random.default_rng(0)
@@ -27,7 +30,13 @@ def test_packed_and_prefix_training_have_the_same_loss_and_gradients(
     data = seq.chain(*rows)
     assert np.diff(data.offsets).max() <= 7, "all histories are within the window"
     model = tiger(
-        sids, window=6, user_tokens=user_tokens, history_tokens=history_tokens, softmax=softmax
+        sids,
+        window=6,
+        user_tokens=user_tokens,
+        history_tokens=history_tokens,
+        softmax=softmax,
+        decoder_start=decoder_start,
+        item_embedding=item_embedding,
     )
 
     (packed,) = seq.packed_batches(data, seq.windows(data, 6, 1), 99, rng)
@@ -76,10 +85,18 @@ def test_without_mass_on_missing_sids_the_likelihoods_of_all_items_sum_to_one():
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])
 @pytest.mark.parametrize("collision", ["none", "dedup"])
 @pytest.mark.parametrize("softmax", ["level", "children"])
-def test_beam_search_of_the_network_is_its_brute_force_ranking(attention, collision, softmax):
+@pytest.mark.parametrize("decoder_start", ["learned", "history"])
+def test_beam_search_of_the_network_is_its_brute_force_ranking(
+    attention, collision, softmax, decoder_start
+):
     sids = random_table(np.random.default_rng(2), 25, (3, 3), collision)
     model = tiger(
-        sids, encoder_attention=attention, training="prefix", user_tokens=3, softmax=softmax
+        sids,
+        encoder_attention=attention,
+        training="prefix",
+        user_tokens=3,
+        softmax=softmax,
+        decoder_start=decoder_start,
     )
     n = sids.n_items
     with torch.no_grad():
@@ -132,6 +149,34 @@ def test_tokens_of_one_item_see_each_other():
     first = model._encode(one, torch.tensor([[1]]), one)[0, 0]
     second = model._encode(one, torch.tensor([[2]]), one)[0, 0]
     assert not torch.allclose(first, second, atol=1e-4)
+
+
+@pytest.mark.parametrize("history_tokens", ["codes", "items"])
+def test_an_item_embedding_is_added_to_every_token_of_its_item(history_tokens):
+    with_it = tiger(SIDS, history_tokens=history_tokens, item_embedding=True)
+    without = tiger(SIDS, history_tokens=history_tokens)
+    shared = without.load_state_dict(with_it.state_dict(), strict=False)
+    assert shared.unexpected_keys == ["item_embedding.weight"]
+    inputs = []
+    for model in (with_it, without):
+        model.encoder[0].register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+        model._encode(USERS, HISTORY, LENGTHS)
+    per_item = SIDS.n_levels if history_tokens == "codes" else 1
+    added = with_it.item_embedding(HISTORY).repeat_interleave(per_item, dim=1)
+    torch.testing.assert_close(inputs[0] - inputs[1], added)
+
+
+def test_the_decoder_starts_from_the_state_of_the_last_item():
+    # With one decoder layer whose sublayers add nothing, level 0 sees that state alone.
+    model = tiger(SIDS, decoder_start="history", decoder_layers=1)
+    for name, weight in model.decoder.named_parameters():
+        if ".output." in name or ".outer." in name:
+            weight.data.zero_()
+    encoded = model._encode(USERS, HISTORY, LENGTHS)
+    last = encoded[torch.arange(3), LENGTHS * SIDS.n_levels - 1]
+    hidden = model._decode(model._history(USERS, HISTORY, LENGTHS), torch.tensor([[1], [2], [3]]))
+    expected = model.decoder_norm(last + model.target_level.weight[0])
+    torch.testing.assert_close(hidden[:, 0, 0], expected)
 
 
 def test_one_token_an_item_is_the_sum_of_its_codes_at_the_scale_of_one():

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_sid.errors import InputError
-from recbole_sid.sid.collisions import apply_collision, prefix_collisions
-from recbole_sid.sid.table import SemanticIDs
+from recbole_sid.sid.collisions import apply_collision, needs_space, prefix_collisions
+from recbole_sid.sid.table import COLLISION_RULES, SemanticIDs
 
 from .tables import base_tables, by_token, shuffled, table
 
@@ -35,10 +35,22 @@ def test_rules_on_tables_that_were_treated_before() -> None:
     assert apply_collision(base, "none") is base
     treated = apply_collision(base, "dedup")
     assert apply_collision(treated, "dedup") is treated
-    with pytest.raises(InputError, match="already carry a dedup digit; set collision: dedup"):
-        apply_collision(treated, "none")
+    for rule in ("none", "reassign_last", "nearest_free"):
+        with pytest.raises(InputError, match=f"'{rule}', but .* 'dedup'; set collision: dedup"):
+            apply_collision(treated, rule)
+    moved = apply_collision(base, "reassign_last")
+    assert apply_collision(moved, "reassign_last") is moved
+    with pytest.raises(InputError, match="already those of the rule 'reassign_last'"):
+        apply_collision(moved, "dedup")
+    with pytest.raises(InputError, match="'collision_capacity' is 0, but must be at least 1"):
+        apply_collision(base, "nearest_free", None, 0)
     with pytest.raises(InputError, match=r"'collision' is 'dedpu', .* Did you mean 'dedup'"):
         apply_collision(base, "dedpu")
+
+
+def test_only_rules_that_move_items_ask_for_a_space() -> None:
+    asking = [rule for rule in COLLISION_RULES if needs_space(rule)]
+    assert asking == ["reassign_last", "nearest_free"]
 
 
 @given(base_tables(), st.integers(0, 9))

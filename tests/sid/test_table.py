@@ -73,7 +73,7 @@ def test_the_table_cannot_be_changed_from_outside() -> None:
         ({"tokens": ("x", "y", 7)}, "row 2 has the token 7"),
         ({"tokens": ("x", "y", "\ud800")}, "not valid Unicode"),
         ({"tokens": (), "codes": np.zeros((0, 2), np.int32)}, "has no items"),
-        ({"collision": "dedupe"}, "'none', 'dedup'. Did you mean 'dedup'"),
+        ({"collision": "dedupe"}, "'none', 'dedup', .*'nearest_free'. Did you mean 'dedup'"),
         ({"provenance": {"loss": float("nan")}}, "provenance must be plain JSON"),
         ({"provenance": {"array": np.zeros(1)}}, "provenance must be plain JSON"),
         ({"provenance": [1]}, r"provenance is \[1\], but must be a dictionary"),
@@ -86,11 +86,36 @@ def test_bad_fields_are_refused(change: dict[str, Any], message: str) -> None:
 
 def test_dedup_means_unique() -> None:
     same = np.array([[1, 0], [0, 0], [1, 0]], dtype=np.int32)
-    with pytest.raises(InputError, match=r"'x', 'z' both have the SID \[1, 0\]"):
+    with pytest.raises(InputError, match=r"'x', 'z' all have the SID \[1, 0\], which has room"):
         SemanticIDs(**{**FIELDS, "codes": same, "collision": "dedup"})
     one = {"codes": FIELDS["codes"][:, 1:], "sizes": (4,), "collision": "dedup"}
     with pytest.raises(InputError, match="there is one level"):
         SemanticIDs(**{**FIELDS, **one})
+
+
+def test_rules_that_move_items_mean_unique_up_to_the_capacity() -> None:
+    for rule in ("reassign_last", "nearest_free"):
+        sids = SemanticIDs(**{**FIELDS, "collision": rule})
+        assert sids.n_base_levels == 2
+        assert sids.base_codes.tolist() == sids.codes.tolist()
+        assert sids.fingerprint() != SIDS.fingerprint()
+    one_level = {"codes": FIELDS["codes"][:, 1:], "sizes": (4,), "collision": "reassign_last"}
+    assert SemanticIDs(**{**FIELDS, **one_level}).n_levels == 1
+    same = {**FIELDS, "codes": np.array([[1, 0], [0, 0], [1, 0]], dtype=np.int32)}
+    two = {"collision": {"capacity": 2}}
+    assert SemanticIDs(**{**same, "collision": "nearest_free", "provenance": two}).n_items == 3
+    for rule, provenance in (
+        ("reassign_last", two),
+        ("nearest_free", {}),
+        ("nearest_free", {"collision": "junk"}),
+        ("nearest_free", {"collision": {"capacity": 1}}),
+    ):
+        with pytest.raises(InputError, match=f"'{rule}', but the items 'x', 'z' all .* room for 1"):
+            SemanticIDs(**{**same, "collision": rule, "provenance": provenance})
+    for capacity in (0, 1.5, True, "2", None):
+        junk = {"collision": {"capacity": capacity}}
+        with pytest.raises(InputError, match=r"collision capacity is .* at least 1"):
+            SemanticIDs(**{**same, "collision": "nearest_free", "provenance": junk})
 
 
 def test_aligned() -> None:
@@ -134,10 +159,12 @@ def test_the_fingerprint_sees_every_field_but_provenance() -> None:
 
 
 @given(
-    base_tables(), st.sampled_from(["none", "dedup"]), st.sampled_from([".json", ".safetensors"])
+    base_tables(),
+    st.sampled_from(["none", "dedup", "nearest_free"]),
+    st.sampled_from([".json", ".safetensors"]),
 )
 def test_files_give_back_the_same_table(base: SemanticIDs, rule: str, suffix: str) -> None:
-    sids = apply_collision(base, rule)
+    sids = apply_collision(base, rule, None, base.n_items)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"sids{suffix}"
         sids.save(path)

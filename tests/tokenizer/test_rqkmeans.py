@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from recbole_sid.errors import InputError
+from recbole_sid.sid.collisions import apply_collision
+from recbole_sid.sid.space import CodeSpace
+from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.tokenizer.base import Items
+from recbole_sid.tokenizer.pipeline import describe, read_cache, write_cache
 from recbole_sid.tokenizer.rqkmeans import RQKMeans, RQKMeansSettings
 
 DEFAULTS = {
@@ -38,6 +42,93 @@ def test_two_levels_by_hand():
     assert fitted.report["residual"] == pytest.approx([101.0, 1.0, 0.0])
     assert fitted.report["collision_rate"] == 0.0
     assert fitted.report["perplexity"] == pytest.approx([2.0, 2.0])
+
+
+def test_the_space_is_what_the_codes_were_chosen_by():
+    items = random_items(60)
+    assert items.vectors is not None
+    fitted = tokenizer(codebook_size=[6, 5], reduce_dim=4).fit(items)
+    space, rows = fitted.space, np.arange(60)
+    assert space is not None
+    assert (space.residual, space.sizes, space.latents.shape) == (True, (6, 5), (60, 4))
+    for level in range(2):
+        costs = space.costs(level, rows, fitted.codes)
+        assert np.array_equal(costs.argmin(axis=1), fitted.codes[:, level])
+        assert costs.min(axis=1).mean() == pytest.approx(fitted.report["residual"][level + 1], 1e-4)
+
+
+def test_a_code_without_a_centroid_is_zero():
+    points = np.array([[-10, 1], [-10, -1], [10, 1]], dtype=np.float32)
+    fitted = tokenizer(codebook_size=[2, 5]).fit(Items(("a", "b", "c"), points))
+    assert fitted.space is not None
+    assert fitted.space.sizes == (2, 5)
+    assert fitted.space.codebooks[1][3:].tolist() == [[0, 0], [0, 0]]
+    assert np.abs(fitted.space.codebooks[1][:3]).sum() > 0
+
+
+@pytest.mark.parametrize("rule", ["reassign_last", "nearest_free"])
+def test_rules_that_move_items_make_its_codes_unique(rule):
+    items = random_items(60)
+    fitted = tokenizer(codebook_size=8).fit(items)
+    base = SemanticIDs(items.tokens, fitted.codes, fitted.sizes, "none", {})
+    sids = apply_collision(base, rule, fitted.space)
+    report = sids.provenance["collision"]
+    assert len(np.unique(sids.codes, axis=0)) == 60
+    assert 0 < report["moved"] < 60
+    assert report["mean_cost_added"] > 0
+
+
+def test_the_cache_keeps_codes_and_space_for_any_order_of_rows(tmp_path):
+    items = random_items(40)
+    fitted = tokenizer(codebook_size=8).fit(items)
+    base = SemanticIDs(items.tokens, fitted.codes, fitted.sizes, "none", {"has_space": True})
+    path = tmp_path / "key.safetensors"
+    assert read_cache(path, items.tokens, True) is None
+    write_cache(path, base, fitted.space)
+    order = np.random.RandomState(1).permutation(40)
+    tokens = tuple(items.tokens[row] for row in order)
+    cached = read_cache(path, tokens, True)
+    assert cached is not None
+    assert np.array_equal(cached[0].codes, fitted.codes[order])
+    assert np.array_equal(cached[1].latents, fitted.space.latents[order])
+    again = apply_collision(cached[0], "reassign_last", cached[1])
+    whole = apply_collision(base, "reassign_last", fitted.space)
+    assert again.fingerprint() == whole.fingerprint()
+    # Rules that do not move items never look for the space; those that do have it made again.
+    (tmp_path / "key.space.safetensors").unlink()
+    without = read_cache(path, tokens, False)
+    assert without is not None
+    assert without[1] is None
+    assert read_cache(path, tokens, True) is None
+
+
+def test_a_tokenizer_without_a_space_needs_none_in_the_cache(tmp_path):
+    base = SemanticIDs(("b", "a"), np.array([[1], [1]], dtype=np.int32), (2,), "none", {})
+    path = tmp_path / "key.safetensors"
+    write_cache(path, base, None)
+    assert [file.name for file in tmp_path.iterdir()] == ["key.safetensors"]
+    cached = read_cache(path, ("a", "b"), True)
+    assert cached is not None
+    assert cached[1] is None
+
+
+def test_the_line_on_a_table_says_both_rates():
+    codes = np.array([[0, 0], [0, 0], [1, 0], [1, 1]], dtype=np.int32)
+    base = SemanticIDs(("a", "b", "c", "d"), codes, (2, 2), "none", {})
+    shape = "4 items, levels of 2 x 2 codes"
+    assert describe(base) == f"{shape}; 50.00% of the items share their SID, perplexity 2 / 2"
+    assert describe(apply_collision(base, "dedup")).startswith(
+        f"{shape[:-6]} x 2 codes (the last is the dedup digit); before it 50.00% of the items share"
+    )
+    assert describe(apply_collision(base, "reassign_last")) == (
+        f"{shape}; 50.00% of the items shared their SID before reassign_last, which moved 1 items, "
+        "0 of them to another prefix; now 0.00% do, perplexity 2 / 2"
+    )
+    points = np.array([[0], [0.5], [10], [11]], dtype=np.float32)
+    books = (np.array([[0], [10]], dtype=np.float32), np.array([[0], [1]], dtype=np.float32))
+    space = CodeSpace(points, books, True)
+    text = describe(apply_collision(base, "nearest_free", space))
+    assert "which moved 1 items, 0 of them to another prefix, at a mean cost of 0; now" in text
 
 
 def test_code_use_is_logged_after_every_level(caplog):

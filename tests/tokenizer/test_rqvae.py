@@ -20,6 +20,7 @@ DEFAULTS = {
     "hidden_sizes": [32, 16],
     "latent_dim": 8,
     "dropout": 0.0,
+    "loss_unit": "length",
     "commitment": 0.25,
     "codebook_update": "ema",
     "ema_decay": 0.9,
@@ -32,6 +33,17 @@ DEFAULTS = {
     "epochs": 12,
     "batch_size": 64,
     "log_every": 4,
+    "repulsion": "none",
+    "repulsion_margin_full": 0.8,
+    "repulsion_margin_partial": 0.5,
+    "repulsion_weight_full": 0.2,
+    "repulsion_weight_partial": 0.1,
+    "repulsion_radius": 1,
+    "repulsion_masking": True,
+    "repulsion_exempt_cosine": None,
+    "repulsion_exempt_by": "content",
+    "repulsion_severity": 1.0,
+    "repulsion_schedule": [1.0, 1.0],
 }
 
 
@@ -40,12 +52,12 @@ def tokenizer(seed: int = 0, **changes) -> RQVAE:
     return RQVAE(settings, seed=seed, device=CPU, progress=False)
 
 
-def mixture(n: int = 256) -> tuple[Items, np.ndarray]:
+def mixture(n: int = 256, noise: float = 1.0) -> tuple[Items, np.ndarray]:
     """Items close to one of eight centres in 12 dimensions, and their centres."""
     rng = np.random.RandomState(0)
     centres = 4 * rng.randn(8, 12)
     group = rng.randint(8, size=n)
-    vectors = (centres[group] + rng.randn(n, 12)).astype(np.float32)
+    vectors = (centres[group] + noise * rng.randn(n, 12)).astype(np.float32)
     return Items(tuple(f"item{row}" for row in range(n)), vectors), group
 
 
@@ -80,6 +92,36 @@ def test_the_loss_is_the_sum_of_hand_weighted_terms():
     assert terms["commitment"].item() == pytest.approx(0.5 * gap, rel=1e-5)
     error = (output.decoded - vectors).square().sum().item() / 5
     assert terms["reconstruction"].item() == pytest.approx(error, rel=1e-5)
+
+
+def test_losses_between_items_count_in_squared_lengths_of_the_vectors():
+    learner = tokenizer(repulsion="hamr", codebook_size=2, levels=2)
+    model = Autoencoder(3, learner.settings)
+    vectors = torch.tensor([[3.0, 0, 4], [5, 0, 0], [0, 0, 0], [0, 1, 0]])
+    output, rows = model(vectors), torch.arange(4)
+    lone = tokenizer(repulsion="hamr", codebook_size=2, levels=2, loss_unit="one")
+    one = lone.losses(output, vectors, rows)
+    length = learner.losses(output, vectors, rows)
+    # (25 + 25 + 0 + 1) / 4
+    for name in ("repulsion_full", "repulsion_partial"):
+        assert length[name].item() == pytest.approx(12.75 * one[name].item(), rel=1e-5)
+    assert length["reconstruction"].item() == one["reconstruction"].item()
+    assert sum(one[name].item() for name in one if name.startswith("repulsion")) > 0
+
+
+def test_repulsion_lowers_the_collisions_and_is_in_the_report():
+    items, _ = mixture(192, noise=3.0)
+    options = {"epochs": 40, "codebook_size": 16, "batch_size": 192}
+    strong = {"repulsion_weight_full": 3.0, "repulsion_weight_partial": 0.3}
+    alone = tokenizer(**options).fit(items).report
+    repelled = tokenizer(**options, **strong, repulsion="hamr").fit(items).report
+    assert repelled["collision_rate"] < 0.9 * alone["collision_rate"]
+    entry, plain = repelled["history"][-1], alone["history"][-1]
+    assert entry["entropy"] > plain["entropy"]
+    assert entry["entropy_ceiling"] == pytest.approx(np.log(192))
+    assert entry["pairs_full"] > 0
+    assert entry["masked_full"] == 0
+    assert {"repulsion_full", "repulsion_partial"} <= entry.keys() - plain.keys()
 
 
 def test_same_codes_for_a_seed_in_any_row_order_and_global_state():
@@ -139,13 +181,14 @@ def test_progress_is_logged(caplog):
     items, _ = mixture(64)
     with caplog.at_level(logging.INFO, "recbole_sid"):
         tokenizer(epochs=5, log_every=2).fit(items)
-    messages = [record.getMessage() for record in caplog.records]
+    messages = [record.getMessage() for record in caplog.records if record.module == "rqvae"]
     assert [message.split(":")[0] for message in messages] == [
         "rqvae epoch 2",
         "rqvae epoch 4",
         "rqvae epoch 5",
     ]
-    assert all("reconstruction" in message and "perplexity" in message for message in messages)
+    for part in ("reconstruction", "perplexity", "SID entropy"):
+        assert all(part in message for message in messages)
 
 
 def test_a_loss_that_explodes_is_refused_with_remedy():
