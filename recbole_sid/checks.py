@@ -24,6 +24,7 @@ from recbole_sid.errors import InputError, did_you_mean, preview
 from recbole_sid.items.encoder import EncoderSettings
 from recbole_sid.items.pairs import PairSettings
 from recbole_sid.items.prompt import Prompt, PromptSettings
+from recbole_sid.items.source import needed_columns, settings_of
 from recbole_sid.items.table import ItemFields
 from recbole_sid.items.vectors import VectorSettings
 from recbole_sid.parsing import read_yaml
@@ -216,7 +217,7 @@ def measured(settings: Settings, ours: bool) -> list[str]:
         "a whole number above 0, or a list of them",
     )
     names = [cls.__name__ for cls in metrics_dict.values()]
-    columns = []
+    columns: list[str] = []
     for metric in metrics:
         name = str(metric).lower()
         if name not in metrics_dict:
@@ -303,15 +304,19 @@ def check_interactions(settings: Settings) -> None:
         )
 
 
-def check_items(settings: Settings, needs_vectors: bool) -> None:
-    """The settings of stage 1 are sound, and ``.item`` holds the columns that the prompt reads.
+def check_items(settings: Settings, tokenizer: Any) -> None:
+    """The settings of stage 1 are sound, and ``.item`` holds the columns that are read.
 
-    Without need for vectors, or with the user's own, no item file is read.
+    Args:
+        settings: the final settings.
+        tokenizer: its class. Unless it reads the items themselves, or needs vectors and the user
+            gives none, no item file is read.
     """
     fields = build(ItemFields, settings)
     prompt = Prompt(build(PromptSettings, settings).prompt_template, fields)
     build(EncoderSettings, settings)
     build(PairSettings, settings)
+    parts = settings_of(settings)
     own = build(VectorSettings, settings)
     if own.item_embedding_file is not None:
         for key, name in (
@@ -320,12 +325,16 @@ def check_items(settings: Settings, needs_vectors: bool) -> None:
         ):
             if name is not None and not Path(name).is_file():
                 raise InputError(f"setting '{key}' is {name!r}, but there is no such file")
-    elif needs_vectors:
+    columns: list[str] = []
+    if own.item_embedding_file is None and tokenizer.needs_vectors:
+        columns += prompt.fields
+    if tokenizer.needs_source:
+        columns += needed_columns(*parts)
+    if columns:
         file = Path(settings["data_path"]) / f"{settings['dataset']}.item"
-        columns = [settings["ITEM_ID_FIELD"], *prompt.fields]
         check_columns(
             file,
-            columns,
+            [settings["ITEM_ID_FIELD"], *columns],
             settings["field_separator"],
             " Say in item_text_fields which columns hold text",
         )

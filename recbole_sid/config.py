@@ -279,7 +279,10 @@ class Config(recbole.config.Config):
             components: list[dict[str, Any]] = []
         else:
             folder = resource_dir("properties")
-            general = [overall, *(read_yaml(folder / f) for f in ("items.yaml", "pairs.yaml"))]
+            general = [
+                overall,
+                *(read_yaml(folder / f) for f in ("items.yaml", "pairs.yaml", "schema.yaml")),
+            ]
             used, components = self._component_layers(spec)
         ours = resource_dir("dataset_configs") / f"{dataset}.yaml"
         tuned = _in_use(read_yaml(ours), used) if ours.is_file() else {}
@@ -363,7 +366,7 @@ class Config(recbole.config.Config):
             settings.build(self.tokenizer_spec.cls.Settings, final, self.tokenizer_spec.prefix)
         checks.check_interactions(final)
         if self.model_spec is not None and stage_1:
-            checks.check_items(final, self.tokenizer_spec.cls.needs_vectors)
+            checks.check_items(final, self.tokenizer_spec.cls)
 
 
 def _in_use(values: Mapping[str, Any], used: Sequence[registry.ComponentSpec]) -> dict[str, Any]:

@@ -116,6 +116,8 @@ def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
         recommender.sids.save(folder / run_folder.SIDS)
         if (vectors := recommender.vectors) is not None:
             save_item_vectors(folder / run_folder.VECTORS, vectors, recommender.sids.tokens)
+        if (made := recommender.embeddings) is not None:
+            save_item_vectors(folder / run_folder.EMBEDDINGS, made, recommender.sids.tokens)
     n_parameters = sum(p.numel() for p in recommender.parameters() if p.requires_grad)
     logger.info("Stage 2: %s, %s parameters", config["model"], f"{n_parameters:,}")
     trainer = trainer_class(config)(config, recommender)

@@ -225,12 +225,14 @@ def _builtins() -> None:
     from recbole_sid.tokenizer.rqkmeans import RQKMeans
     from recbole_sid.tokenizer.rqvae import RQVAE
     from recbole_sid.tokenizer.sid_file import SIDFile
+    from recbole_sid.tokenizer.unisid import UniSID
 
     root = resource_dir("properties")
     tokenizers = {
         "rqkmeans": RQKMeans,
         "rqvae": RQVAE,
         "quasid": QuaSID,
+        "unisid": UniSID,
         "random": RandomCodes,
         "file": SIDFile,
     }
@@ -246,6 +248,7 @@ def _builtins() -> None:
         ("TIGER-paper", "rqvae", "tiger", "TIGER-paper", tiger_paper),
         ("IntRR", "rqkmeans", "intrr", "IntRR", "IntRR (arXiv 2602.20704)"),
         ("QuaSID", "quasid", "tiger", "TIGER", "QuaSID (arXiv 2603.00632)"),
+        ("UniSID", "unisid", "tiger", "TIGER", "UniSID (arXiv 2602.10445)"),
     ):
         register_model(
             name,

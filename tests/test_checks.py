@@ -97,7 +97,10 @@ def test_bad_settings(data, given, message):
     [
         ("TIGR", "unknown model 'TIGR'. Did you mean 'TIGER'"),
         ("SASrec", "unknown model 'SASrec'. Did you mean 'SASRec'"),
-        ("qqqq", "unknown model 'qqqq'. Models of recbole_sid: IntRR, QuaSID, TIGER, TIGER-paper"),
+        (
+            "qqqq",
+            "unknown model 'qqqq'. Models of recbole_sid: IntRR, QuaSID, TIGER, TIGER-paper, U",
+        ),
         ("../BPR", "unknown model '../BPR'"),
     ],
 )

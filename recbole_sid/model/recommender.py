@@ -32,6 +32,12 @@ class SIDRecommender(SequentialRecommender):
     Constructing it runs stage 1 (items to SIDs, cached) unless ``sids`` are given; training it is
     stage 2. ``calculate_loss``, ``predict`` and ``full_sort_predict`` are RecBole's contract and
     work with its own trainer; our trainer uses ``rank`` and the generator's losses instead.
+
+    Attributes:
+        sids: of the items, rows in the dataset's order.
+        embeddings: float32 (n_items, d), dense vectors that the tokenizer made besides; None from
+            others, and where ``sids`` were given.
+        generator: what is trained.
     """
 
     input_type = InputType.POINTWISE
@@ -58,8 +64,11 @@ class SIDRecommender(SequentialRecommender):
         """
         super().__init__(config, dataset)
         tokens = tuple(dataset.field2id_token[self.ITEM_ID][1:].tolist())
+        self.embeddings: np.ndarray | None = None
         if sids is None:
-            sids = semantic_ids(config, tokens, lambda: training_interactions(dataset, config))
+            sids, self.embeddings = semantic_ids(
+                config, tokens, lambda: training_interactions(dataset, config)
+            )
         self.sids = sids.aligned(tokens)
         users = dataset.field2id_token[self.USER_ID]
         generator_class = config.generator_spec.cls

@@ -16,6 +16,7 @@ import torch
 from recbole_sid.checkpoint import Checkpoint
 from recbole_sid.errors import InputError, preview
 from recbole_sid.items.neighbours import ItemPairs
+from recbole_sid.items.source import ItemSource
 from recbole_sid.settings import require
 from recbole_sid.sid.space import CodeSpace
 
@@ -33,6 +34,7 @@ class Items:
         tokens: raw item ids, unique.
         vectors: float32 (n_items, d), or None for tokenizers that need no vectors.
         pairs: neighbours of every item, or None for tokenizers that need none.
+        source: the items' own columns and images, or None for tokenizers that read none.
         titles: a text an item that people know it by, for logs; None where there is none.
 
     Raises:
@@ -43,6 +45,7 @@ class Items:
     tokens: tuple[str, ...]
     vectors: np.ndarray | None
     pairs: ItemPairs | None = None
+    source: ItemSource | None = None
     titles: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -55,7 +58,8 @@ class Items:
             )
         if self.vectors is not None:
             self._check_vectors(self.vectors)
-        for name, rows in (("pairs", self.pairs), ("titles", self.titles)):
+        aligned = (("pairs", self.pairs), ("source", self.source), ("titles", self.titles))
+        for name, rows in aligned:
             n_rows = len(self.tokens) if rows is None else len(rows)
             if n_rows != len(self.tokens):
                 raise InputError(
@@ -89,6 +93,7 @@ class Items:
             tuple(self.tokens[row] for row in rows),
             None if self.vectors is None else self.vectors[index],
             None if self.pairs is None else self.pairs.taken(index),
+            None if self.source is None else self.source.take(rows),
             None if self.titles is None else tuple(self.titles[row] for row in rows),
         )
 
@@ -103,12 +108,15 @@ class BaseCodes(NamedTuple):
             the same settings, items and seed.
         space: what every item would pay for every code, rows like ``codes``: the collision rules
             that move items read it. None: to them all codes cost the same.
+        embeddings: float32 (n_items, d), a dense vector an item for whoever wants one, rows like
+            ``codes``; None from tokenizers that make none.
     """
 
     codes: np.ndarray
     sizes: tuple[int, ...]
     report: dict[str, Any]
     space: CodeSpace | None = None
+    embeddings: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -161,6 +169,7 @@ class Tokenizer(ABC, Generic[S]):
         prefix: what stands before the names of its settings in the flat keys.
         needs_vectors: whether ``Items.vectors`` must be there.
         needs_pairs: whether ``Items.pairs`` must be there.
+        needs_source: whether ``Items.source`` must be there.
         trains: whether fitting takes long enough to keep its codes in the cache.
         checkpoint: set by stage 1 when the codes will be kept. :meth:`fit_sorted` may write to it
             all that it needs to go on after it was killed; those that take seconds need not.
@@ -170,6 +179,7 @@ class Tokenizer(ABC, Generic[S]):
     prefix: ClassVar[str] = "tokenizer_"
     needs_vectors: ClassVar[bool]
     needs_pairs: ClassVar[bool] = False
+    needs_source: ClassVar[bool] = False
     trains: ClassVar[bool] = True
 
     def __init__(self, settings: S, *, seed: int, device: torch.device, progress: bool) -> None:
@@ -202,8 +212,10 @@ class Tokenizer(ABC, Generic[S]):
         fitted = self.fit_sorted(items.take(order))
         codes = np.empty_like(fitted.codes)
         codes[np.asarray(order)] = fitted.codes
-        space = None if fitted.space is None else fitted.space.taken(np.argsort(order))
-        return fitted._replace(codes=codes, space=space)
+        place = np.argsort(order)
+        space = None if fitted.space is None else fitted.space.taken(place)
+        embeddings = None if fitted.embeddings is None else fitted.embeddings[place]
+        return fitted._replace(codes=codes, space=space, embeddings=embeddings)
 
     @abstractmethod
     def fit_sorted(self, items: Items) -> BaseCodes:

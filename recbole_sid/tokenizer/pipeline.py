@@ -15,24 +15,24 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from recbole_sid.checkpoint import Checkpoint
-from recbole_sid.errors import InputError
 from recbole_sid.items.encoder import EncoderSettings, encode
 from recbole_sid.items.pairs import Interactions, ItemPairs, PairSettings, item_pairs
 from recbole_sid.items.prompt import Prompt, PromptSettings
+from recbole_sid.items.source import ItemSource
 from recbole_sid.items.table import ItemFields, ItemTable
 from recbole_sid.items.vectors import VectorSettings, load_item_vectors
 from recbole_sid.seeds import stage_seed
 from recbole_sid.settings import build
 from recbole_sid.sid.collisions import apply_collision, needs_space
 from recbole_sid.sid.quality import quality
-from recbole_sid.sid.space import CodeSpace
 from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.tokenizer.base import Items, Tokenizer
+from recbole_sid.tokenizer.code_cache import Fitted, read_cache, write_cache
 
 if TYPE_CHECKING:
     from recbole_sid.config import Config
@@ -43,9 +43,16 @@ logger = logging.getLogger("recbole_sid")
 CACHE_VERSION = 1
 
 
+class Stage1(NamedTuple):
+    """What stage 1 gives: SIDs, and float32 (n_items, d) vectors from tokenizers that make some."""
+
+    sids: SemanticIDs
+    embeddings: np.ndarray | None
+
+
 def semantic_ids(
     config: Config, tokens: tuple[str, ...], training: Callable[[], Interactions]
-) -> SemanticIDs:
+) -> Stage1:
     """SIDs of the items ``tokens``, from the cache or by running the configured tokenizer.
 
     Args:
@@ -68,6 +75,8 @@ def semantic_ids(
     items = Items(tokens, item_vectors(config, tokens) if tokenizer.needs_vectors else None)
     if tokenizer.needs_pairs:
         items = replace(items, pairs=pairs_of(config, items, training()))
+    if tokenizer.needs_source:
+        items = replace(items, source=source_of(config, tokens))
     settings = {key: config[key] for key in spec.keys}
     source = source_hash(spec.cls) if tokenizer.trains else None
     path = None
@@ -76,59 +85,27 @@ def semantic_ids(
         path = config.run.cache_folder / "codes" / f"{key}.safetensors"
         tokenizer.checkpoint = Checkpoint(path)
     rule = config.run.collision
-    cached = None if path is None else read_cache(path, tokens, needs_space(rule))
-    if cached is not None:
-        base, space = cached
+    fitted = None if path is None else read_cache(path, tokens, needs_space(rule))
+    if fitted is not None:
         logger.info("Stage 1: SIDs from the cache, %s", path)
     else:
-        fitted = tokenizer.fit(replace(items, titles=titles(config, tokens)))
-        space = fitted.space
+        made = tokenizer.fit(replace(items, titles=titles(config, tokens)))
+        extras = {"space": made.space, "embeddings": made.embeddings}
         provenance = {
             "tokenizer": spec.name,
             "settings": settings,
-            "report": fitted.report,
-            "has_space": space is not None,
+            "report": made.report,
+            "beside": [name for name, extra in extras.items() if extra is not None],
         }
-        base = SemanticIDs(tokens, fitted.codes, fitted.sizes, "none", provenance)
+        base = SemanticIDs(tokens, made.codes, made.sizes, "none", provenance)
+        fitted = Fitted(base, made.space, made.embeddings)
         if path is not None:
-            _make_folder(path.parent)
-            write_cache(path, base, space)
+            write_cache(path, fitted)
     if tokenizer.checkpoint is not None:
         tokenizer.checkpoint.finish()
-    sids = apply_collision(base, rule, space, config.run.collision_capacity)
+    sids = apply_collision(fitted.base, rule, fitted.space, config.run.collision_capacity)
     logger.info("Stage 1: %s", describe(sids))
-    return sids
-
-
-def write_cache(path: Path, base: SemanticIDs, space: CodeSpace | None) -> None:
-    """Keep fitted codes in ``path`` and their space beside them, rows in the order of raw tokens.
-
-    The codes come last: where they are, their space is.
-    """
-    order = base.token_order
-    if space is not None:
-        space.taken(order).save(_space_file(path))
-    base.aligned([base.tokens[row] for row in order]).save(path)
-
-
-def read_cache(
-    path: Path, tokens: tuple[str, ...], with_space: bool
-) -> tuple[SemanticIDs, CodeSpace | None] | None:
-    """What ``write_cache`` kept, rows in the order of ``tokens``; None if it has to be fitted.
-
-    The space is read only ``with_space``; it is None, too, if the tokenizer has none.
-
-    Raises:
-        InputError: a damaged file.
-    """
-    if not path.is_file():
-        return None
-    base = SemanticIDs.load(path).aligned(tokens)
-    if not with_space or not base.provenance.get("has_space"):
-        return base, None
-    if not _space_file(path).is_file():
-        return None
-    return base, CodeSpace.load(_space_file(path)).taken(np.argsort(base.token_order))
+    return Stage1(sids, fitted.embeddings)
 
 
 def describe(sids: SemanticIDs) -> str:
@@ -193,6 +170,17 @@ def pairs_of(config: Config, items: Items, training: Interactions) -> ItemPairs:
     return pairs.taken(place)
 
 
+def source_of(config: Config, tokens: tuple[str, ...]) -> ItemSource:
+    """The columns and images of the items ``tokens``."""
+    return ItemSource.read(
+        config.final_config_dict,
+        tokens,
+        config.run.cache_folder / "vectors",
+        config["device"],
+        bool(config["show_progress"]),
+    )
+
+
 def titles(config: Config, tokens: tuple[str, ...]) -> tuple[str, ...] | None:
     """The prompt of every item, for logs; None where no text is read."""
     if config["item_embedding_file"] is not None or not config.tokenizer_spec.cls.needs_vectors:
@@ -231,20 +219,6 @@ def source_hash(cls: type) -> str | None:
     return digest.hexdigest()
 
 
-def _space_file(path: Path) -> Path:
-    return path.with_suffix(".space.safetensors")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"the cache folder '{folder}' cannot be made ({error.strerror}): name another "
-            "--cache_dir"
-        ) from error
-
-
 def _key(identity: list[Any], items: Items) -> str:
     """sha256 over all that the codes depend on; blind to the order of rows."""
     order = sorted(range(len(items.tokens)), key=items.tokens.__getitem__)
@@ -254,4 +228,6 @@ def _key(identity: list[Any], items: Items) -> str:
         digest.update(np.ascontiguousarray(items.vectors[order]).tobytes())
     if items.pairs is not None:
         digest.update(items.pairs.taken(np.asarray(order)).fingerprint().encode())
+    if items.source is not None:
+        digest.update(items.source.take(order).fingerprint().encode())
     return digest.hexdigest()

@@ -11,7 +11,8 @@ from recbole_sid.sid.collisions import apply_collision
 from recbole_sid.sid.space import CodeSpace
 from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.tokenizer.base import Items
-from recbole_sid.tokenizer.pipeline import describe, read_cache, write_cache
+from recbole_sid.tokenizer.code_cache import Fitted, read_cache, write_cache
+from recbole_sid.tokenizer.pipeline import describe
 from recbole_sid.tokenizer.rqkmeans import RQKMeans, RQKMeansSettings
 
 DEFAULTS = {
@@ -81,10 +82,10 @@ def test_rules_that_move_items_make_its_codes_unique(rule):
 def test_the_cache_keeps_codes_and_space_for_any_order_of_rows(tmp_path):
     items = random_items(40)
     fitted = tokenizer(codebook_size=8).fit(items)
-    base = SemanticIDs(items.tokens, fitted.codes, fitted.sizes, "none", {"has_space": True})
+    base = SemanticIDs(items.tokens, fitted.codes, fitted.sizes, "none", {"beside": ["space"]})
     path = tmp_path / "key.safetensors"
     assert read_cache(path, items.tokens, True) is None
-    write_cache(path, base, fitted.space)
+    write_cache(path, Fitted(base, fitted.space, None))
     order = np.random.RandomState(1).permutation(40)
     tokens = tuple(items.tokens[row] for row in order)
     cached = read_cache(path, tokens, True)
@@ -105,7 +106,7 @@ def test_the_cache_keeps_codes_and_space_for_any_order_of_rows(tmp_path):
 def test_a_tokenizer_without_a_space_needs_none_in_the_cache(tmp_path):
     base = SemanticIDs(("b", "a"), np.array([[1], [1]], dtype=np.int32), (2,), "none", {})
     path = tmp_path / "key.safetensors"
-    write_cache(path, base, None)
+    write_cache(path, Fitted(base, None, None))
     assert [file.name for file in tmp_path.iterdir()] == ["key.safetensors"]
     cached = read_cache(path, ("a", "b"), True)
     assert cached is not None

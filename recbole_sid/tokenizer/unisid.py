@@ -1,0 +1,477 @@
+"""UniSID: SIDs end to end from an item's raw text, attributes and images (arXiv 2602.10445).
+
+One backbone reads the item with L learned SID tokens and an EMB token behind it; linear heads give
+the codes and a dense vector. All losses look at continuous quantities, and a code is the largest
+logit of its level: there is no codebook of vectors and no residual.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from recbole_sid.errors import InputError
+from recbole_sid.precision import resolve_precision
+from recbole_sid.seeds import random_state, set_random_state
+from recbole_sid.settings import require
+from recbole_sid.sid.space import CodeSpace
+from recbole_sid.tokenizer.backbone import (
+    Backbone,
+    BackboneSettings,
+    Content,
+    Images,
+    SidReader,
+    bucketed,
+)
+from recbole_sid.tokenizer.balanced_batches import BalancedBatches, BatchSettings
+from recbole_sid.tokenizer.base import BaseCodes, Items, Tokenizer, logger, seeded
+from recbole_sid.tokenizer.code_use import code_use, describe, warn_if_collapsed
+from recbole_sid.tokenizer.granularity import GranularitySettings, granularity
+from recbole_sid.tokenizer.largest_groups import largest_groups
+from recbole_sid.tokenizer.reconstruction import (
+    ReconstructionSettings,
+    Summaries,
+    summary_decoder,
+)
+from recbole_sid.tokenizer.repulsion import Repulsion, RepulsionSettings, describe_figures
+from recbole_sid.tokenizer.unisid_losses import (
+    balance_loss,
+    embedding_loss,
+    level_directions,
+    multi_granularity_loss,
+)
+from recbole_sid.tokenizer.unisid_network import Encoded, UniSIDNetwork
+
+COLLAPSE_REMEDY = (
+    "set tokenizer_balance_weight above 0, tokenizer_similarity to probabilities, or lower "
+    "tokenizer_learning_rate and tokenizer_head_learning_rate"
+)
+# The type in which states of frozen layers are kept, see SidReader.content.
+KEPT = torch.float16
+
+
+@dataclass(frozen=True)
+class UniSIDSettings(
+    GranularitySettings, BatchSettings, RepulsionSettings, BackboneSettings, ReconstructionSettings
+):
+    """Settings of :class:`UniSID`; those of its parts stand with them."""
+
+    similarity: Literal["logits", "probabilities"]
+    similarity_temperature: float
+    rotate: bool
+    sid_weight: float
+    sid_temperature: float
+    balance_weight: float
+    balance_temperature: float
+    embedding_weight: float
+    embedding_temperature: float
+    embedding_dim: int
+    second_view: bool
+    reconstruction_weight: float
+    repulsion_on: Literal["logits", "embedding"]
+    learning_rate: float
+    head_learning_rate: float
+    weight_decay: float
+    warmup_share: float
+    clip_norm: float
+    epochs: int
+    precision: Literal["auto", "float32", "bf16"]
+    collapse_below: float
+
+    def __post_init__(self) -> None:
+        # The parts derive from one base or from none: each checks its own.
+        GranularitySettings.__post_init__(self)
+        BatchSettings.__post_init__(self)
+        RepulsionSettings.__post_init__(self)
+        BackboneSettings.__post_init__(self)
+        ReconstructionSettings.__post_init__(self)
+        require(
+            len(set(self.sizes)) == 1,
+            "tokenizer_codebook_size",
+            self.codebook_size,
+            "one number for all levels: their logits are compared as one array",
+        )
+        weights = ("sid_weight", "balance_weight", "embedding_weight", "reconstruction_weight")
+        for name in (*weights, "weight_decay"):
+            value = vars(self)[name]
+            require(value >= 0, f"tokenizer_{name}", value, "at least 0")
+        require(
+            any(vars(self)[name] > 0 for name in weights),
+            "tokenizer_sid_weight",
+            self.sid_weight,
+            "above 0 where the weights of all other losses are 0",
+        )
+        for name in (
+            "similarity_temperature",
+            "sid_temperature",
+            "balance_temperature",
+            "embedding_temperature",
+            "learning_rate",
+            "head_learning_rate",
+            "clip_norm",
+        ):
+            value = vars(self)[name]
+            require(value > 0, f"tokenizer_{name}", value, "above 0")
+        for name in ("embedding_dim", "epochs"):
+            value = vars(self)[name]
+            require(value >= 1, f"tokenizer_{name}", value, "at least 1")
+        for name in ("warmup_share", "collapse_below"):
+            value = vars(self)[name]
+            require(0 <= value <= 1, f"tokenizer_{name}", value, "0 to 1")
+
+
+@dataclass
+class Progress:
+    """How far the training is: epochs done, and an entry of diagnostics for each."""
+
+    epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class _Step(NamedTuple):
+    """The samples of a step: A anchors, positives of the levels, then A targets (and A views).
+
+    Attributes:
+        rows: int64 (N,), their items.
+        n_anchors: A.
+        paired: bool (A,), anchors whose target is another item, or their own second view.
+        target: slice of the targets among the samples.
+    """
+
+    rows: Tensor
+    n_anchors: int
+    target: slice
+
+
+class _Catalogue(NamedTuple):
+    """What is drawn in batches."""
+
+    content: Content
+    images: tuple[Tensor, Tensor, Tensor] | None
+    lengths: np.ndarray
+    labels: Tensor
+
+
+class UniSID(Tokenizer[UniSIDSettings]):
+    """Trains backbone, heads and summary decoder together, and reads codes and vectors off them.
+
+        L = sid_weight · mean over levels of the multi-granularity contrastive loss
+          + embedding_weight · InfoNCE of the EMB vectors
+          + reconstruction_weight · next-token cross-entropy of the item's summary
+          + balance_weight · balance of the codes (ours, 0 in the paper)
+
+    plus repulsion, if it is on, between items of nearly equal codes (QuaSID's): the distance is
+    that of the concatenated logits, or of the EMB vectors (``repulsion_on``).
+
+    A batch is :class:`BalancedBatches`' anchors and positives, and for every anchor a target: an
+    item that goes together with it (``pair_source``; training interactions only), or itself, a
+    second view under dropout, where there is none. ``second_view`` brings every anchor a second
+    time. All samples are positives and negatives of the first loss; targets are the positives of
+    the second; the third is over anchors. Temperatures, epochs, the optimizer and the make-up of
+    batches are open in the paper.
+
+    With ``rotate`` every level's logits are turned at random before the codes are read off: the
+    control that shows what the faithful ``similarity: logits`` does not determine.
+    """
+
+    Settings: ClassVar[type] = UniSIDSettings
+    needs_vectors: ClassVar[bool] = True
+    needs_pairs: ClassVar[bool] = True
+    needs_source: ClassVar[bool] = True
+
+    def fit_sorted(self, items: Items) -> BaseCodes:
+        if items.source is None or items.pairs is None or items.vectors is None:
+            raise InputError(
+                "tokenizer unisid needs the items' columns, vectors and pairs (Items.source, "
+                "Items.vectors, Items.pairs), but one of them is missing"
+            )
+        settings = self.settings
+        granular = granularity(
+            items.source.categories(),
+            items.vectors,
+            settings,
+            seed=self.seed,
+            progress=self.progress,
+        )
+        for line in granular.description:
+            logger.info("unisid %s", line)
+        with seeded(self.seed, self.device):
+            backbone = Backbone(settings)
+            decoder, summaries = None, None
+            if settings.reconstruction_weight:
+                texts = items.source.summaries()
+                decoder, summaries = summary_decoder(settings, backbone, settings.levels, texts)
+                decoder = decoder.to(self.device)
+            inputs = items.source.inputs(backbone.tokenizer)
+            image_dim = None if inputs.images is None else inputs.images.shape[2]
+            reader = SidReader(backbone, settings.levels, image_dim)
+            network = UniSIDNetwork(reader, settings.sizes[0], settings.embedding_dim)
+            network = network.to(self.device)
+            lengths = np.diff(inputs.offsets)
+            catalogue = _Catalogue(
+                reader.content(
+                    inputs.token_ids, inputs.offsets, KEPT, settings.batch_size, self.progress
+                ),
+                None if inputs.images is None else _image_tensors(inputs),
+                lengths,
+                torch.from_numpy(granular.labels),
+            )
+            self._pairs = items.pairs
+            self._vectors = torch.from_numpy(items.vectors)
+            history = self._train(network, decoder, summaries, catalogue)
+            if settings.rotate:
+                network.rotate(torch.Generator().manual_seed(self.seed))
+            codes, space, embeddings = self._encode(network, catalogue)
+        use = code_use(codes, settings.sizes)
+        logger.info("unisid: %s", describe(use))
+        warn_if_collapsed(use, settings.sizes, len(codes), settings.collapse_below, COLLAPSE_REMEDY)
+        report = {
+            "epochs": settings.epochs,
+            "granularity": granular.description,
+            "history": history,
+            "largest_groups": largest_groups(codes, items),
+            **use,
+        }
+        return BaseCodes(codes, settings.sizes, report, space, embeddings)
+
+    # -- training ---------------------------------------------------------------------------------
+
+    def _train(
+        self,
+        network: UniSIDNetwork,
+        decoder: nn.Module | None,
+        summaries: Summaries | None,
+        catalogue: _Catalogue,
+    ) -> list[dict[str, Any]]:
+        """Train the networks in place up to the last epoch; the diagnostics of every epoch."""
+        settings = self.settings
+        batches = BalancedBatches(catalogue.labels.numpy(), settings)
+        repulsion = Repulsion(settings)
+        others = [] if decoder is None else [decoder]
+        groups = network.parameter_groups(
+            others, settings.learning_rate, settings.head_learning_rate
+        )
+        optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, _warm_then_linear(settings.warmup_share, len(batches) * settings.epochs)
+        )
+        modules = nn.ModuleList([network, *others])
+        trained = [p for group in groups for p in group["params"]]
+        progress = Progress()
+        state = None if self.checkpoint is None else self.checkpoint.load(self.device)
+        if state is not None:
+            modules.load_state_dict(state["modules"], strict=False)
+            optimizer.load_state_dict(state["optimizer"])
+            schedule.load_state_dict(state["schedule"])
+            set_random_state(state["random"], self.device)
+            progress = Progress(**state["progress"])
+            logger.info("unisid: resuming after epoch %d", progress.epoch)
+
+        def state_now() -> dict[str, Any]:
+            names = {name for name, p in modules.named_parameters() if p.requires_grad}
+            weights = modules.state_dict()
+            return {
+                "progress": asdict(progress),
+                "modules": {name: weights[name] for name in names},
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "random": random_state(self.device),
+            }
+
+        for epoch in range(progress.epoch + 1, settings.epochs + 1):
+            modules.train()
+            repulsion.begin_epoch(epoch, settings.epochs)
+            watch = _Watch(settings.levels, settings.sizes[0])
+            bar = tqdm(
+                batches.epoch(),
+                desc=f"unisid epoch {epoch}/{settings.epochs}",
+                total=len(batches),
+                disable=not self.progress,
+            )
+            for batch in bar:
+                step = self._step(batch.rows, batch.n_anchors)
+                encoded = self._read(network, catalogue, step.rows.numpy())
+                terms = self._losses(encoded, step, catalogue, decoder, summaries, repulsion, watch)
+                loss = torch.stack(list(terms.values())).sum()
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(trained, settings.clip_norm)
+                optimizer.step()
+                schedule.step()
+                watch.see(terms, encoded.codes.detach(), step.n_anchors)
+            entry = {"epoch": epoch, **watch.means(), **batches.figures(), **repulsion.figures()}
+            if not np.isfinite(entry["loss"]):
+                raise InputError(
+                    f"the loss of the tokenizer is {entry['loss']} in epoch {epoch}: lower "
+                    f"tokenizer_learning_rate, which is {settings.learning_rate}, or "
+                    f"tokenizer_head_learning_rate, which is {settings.head_learning_rate}"
+                )
+            progress.history.append(entry)
+            logger.info("unisid epoch %d: %s", epoch, _line(entry, repulsion))
+            progress.epoch = epoch
+            if self.checkpoint is not None:
+                self.checkpoint.save_when_due(state_now)
+        return progress.history
+
+    def _step(self, rows: Tensor, n_anchors: int) -> _Step:
+        """Add a target for every anchor, and its second view."""
+        anchors = rows[:n_anchors]
+        uniform = torch.rand(n_anchors, dtype=torch.float64).numpy()
+        found = self._pairs.chosen(anchors.numpy(), uniform, by_score=True)
+        targets = torch.from_numpy(np.where(found < 0, anchors.numpy(), found))
+        views = [anchors] if self.settings.second_view else []
+        target = slice(len(rows), len(rows) + n_anchors)
+        return _Step(torch.cat([rows, targets, *views]), n_anchors, target)
+
+    def _read(self, network: UniSIDNetwork, catalogue: _Catalogue, rows: np.ndarray) -> Encoded:
+        content, lengths = catalogue.content.batch(rows, self.device)
+        images = None
+        if catalogue.images is not None:
+            images = Images(*(part[rows].to(self.device) for part in catalogue.images))
+        with self._autocast():
+            encoded: Encoded = network(content, lengths, images)
+        return encoded
+
+    def _autocast(self) -> torch.autocast:
+        dtype = resolve_precision(self.settings.precision, self.device)
+        return torch.autocast(self.device.type, dtype, enabled=dtype == torch.bfloat16)
+
+    def _losses(
+        self,
+        encoded: Encoded,
+        step: _Step,
+        catalogue: _Catalogue,
+        decoder: nn.Module | None,
+        summaries: Summaries | None,
+        repulsion: Repulsion,
+        watch: _Watch,
+    ) -> dict[str, Tensor]:
+        """The weighted terms of the loss by name."""
+        settings, n_anchors = self.settings, step.n_anchors
+        rows = step.rows.to(self.device)
+        terms: dict[str, Tensor] = {}
+        if settings.sid_weight:
+            directions = level_directions(
+                encoded.logits, settings.similarity, settings.similarity_temperature
+            )
+            labels = catalogue.labels[step.rows].to(self.device)
+            found = multi_granularity_loss(
+                directions, labels, rows, settings.sid_temperature, n_anchors
+            )
+            terms["sid"] = settings.sid_weight * found.losses.mean()
+            watch.levels(found.losses.detach())
+        if settings.balance_weight:
+            balance = balance_loss(encoded.logits, settings.balance_temperature)
+            terms["balance"] = settings.balance_weight * balance.mean()
+        if settings.embedding_weight:
+            paired = torch.ones(n_anchors, dtype=torch.bool, device=self.device)
+            loss = embedding_loss(
+                encoded.embedding[:n_anchors],
+                encoded.embedding[step.target],
+                rows[step.target],
+                settings.embedding_temperature,
+                paired,
+            )
+            terms["embedding"] = settings.embedding_weight * loss
+        if decoder is not None and summaries is not None:
+            targets, present = summaries.batch(step.rows[:n_anchors].numpy(), self.device)
+            with self._autocast():
+                loss = decoder(encoded.states[:n_anchors], targets, present)
+            terms["reconstruction"] = settings.reconstruction_weight * loss
+        on_logits = settings.repulsion_on == "logits"
+        latents = encoded.logits.flatten(1) if on_logits else encoded.embedding
+        content = self._vectors[step.rows].to(self.device)
+        return terms | repulsion(latents, encoded.codes, rows, content=content)
+
+    # -- codes ------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _encode(
+        self, network: UniSIDNetwork, catalogue: _Catalogue
+    ) -> tuple[np.ndarray, CodeSpace, np.ndarray]:
+        """Codes int32 (n, L), their space, and vectors float32 (n, d), without dropout."""
+        network.eval()
+        settings, n_items = self.settings, len(catalogue.lengths)
+        width = network.reader.backbone.width
+        codes = np.empty((n_items, settings.levels), np.int32)
+        latents = np.empty((n_items, settings.levels, width + 1), np.float32)
+        embeddings = np.empty((n_items, settings.embedding_dim), np.float32)
+        bar = tqdm(total=n_items, desc="unisid codes", disable=not self.progress)
+        for rows in bucketed(catalogue.lengths, settings.batch_size):
+            encoded = self._read(network, catalogue, rows)
+            states = encoded.states[:, :-1].float().cpu().numpy()
+            codes[rows] = encoded.codes.cpu().numpy()
+            latents[rows, :, :-1], latents[rows, :, -1] = states, 1
+            embeddings[rows] = encoded.embedding.cpu().numpy()
+            bar.update(len(rows))
+        bar.close()
+        books = tuple(book.float().cpu().numpy() for book in network.code_vectors())
+        return codes, CodeSpace(latents, books, residual=False), embeddings
+
+
+class _Watch:
+    """Sums of an epoch, kept as tensors so that no step waits for them."""
+
+    def __init__(self, levels: int, n_codes: int) -> None:
+        self._sums: dict[str, Tensor | float] = {}
+        self._levels: Tensor | float = 0.0
+        self._counts = torch.zeros(levels, n_codes, dtype=torch.int64)
+        self._steps = 0
+
+    def levels(self, losses: Tensor) -> None:
+        """The contrastive loss of every level, (L,)."""
+        self._levels = self._levels + losses
+
+    def see(self, terms: dict[str, Tensor], codes: Tensor, n_anchors: int) -> None:
+        """The weighted terms of a step, and the codes (N, L) of which the anchors count."""
+        self._steps += 1
+        for name, term in terms.items():
+            self._sums[name] = self._sums.get(name, 0.0) + term.detach()
+        for level, column in enumerate(codes[:n_anchors].cpu().T):
+            self._counts[level] += torch.bincount(column, minlength=self._counts.shape[1])
+
+    def means(self) -> dict[str, Any]:
+        """Means over the steps, and the perplexity of each level over the epoch's anchors."""
+        means = {name: float(total) / self._steps for name, total in self._sums.items()}
+        shares = self._counts / self._counts.sum(dim=1, keepdim=True)
+        entropy = -torch.xlogy(shares, shares).sum(dim=1)
+        entry: dict[str, Any] = {"loss": sum(means.values()), **means}
+        if isinstance(self._levels, Tensor):
+            entry["sid_levels"] = (self._levels / self._steps).tolist()
+        return entry | {"perplexity": entropy.exp().tolist()}
+
+
+def _line(entry: dict[str, Any], repulsion: Repulsion) -> str:
+    names = ("sid", "balance", "embedding", "reconstruction", "repulsion_full", "repulsion_partial")
+    parts = ", ".join(f"{name} {entry[name]:.4g}" for name in names if name in entry)
+    perplexity = "/".join(f"{value:.0f}" for value in entry["perplexity"])
+    met = "/".join(f"{100 * share:.0f}" for share in entry["anchors_with_positive"])
+    line = f"loss {entry['loss']:.4g} ({parts}); perplexity {perplexity}"
+    line += f"; anchors with a positive {met} %"
+    figures = repulsion.figures()
+    return f"{line}; {describe_figures(figures)}" if figures else line
+
+
+def _warm_then_linear(warmup_share: float, steps: int) -> Any:
+    """A factor that rises to 1 over a share of the steps, then falls to 0 in the last one."""
+    warm = max(1, round(warmup_share * steps))
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        return max(0.0, (steps - step) / max(1, steps - warm))
+
+    return factor
+
+
+def _image_tensors(inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        torch.from_numpy(inputs.images),
+        torch.from_numpy(inputs.image_mask),
+        torch.from_numpy(inputs.image_position.astype(np.int64)),
+    )
