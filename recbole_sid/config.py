@@ -31,7 +31,13 @@ from recbole_sid.parsing import YamlLoader, parse_command_line, parse_value, rea
 from recbole_sid.resources import resource_dir
 
 # Settings that name a file which stage 1 reads.
-INPUT_FILES = ("sid_file", "item_embedding_file", "item_embedding_ids")
+INPUT_FILES = (
+    "sid_file",
+    "item_embedding_file",
+    "item_embedding_ids",
+    "item_image_file",
+    "item_image_ids",
+)
 # What RecBole adds to the settings; it follows from them and cannot be given back to it.
 _DERIVED = frozenset(
     [

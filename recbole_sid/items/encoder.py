@@ -99,10 +99,10 @@ def encode(
     checkpoint = Checkpoint(path)
     if path.is_file():
         logger.info("Item texts: %d vectors from the cache %s", len(distinct), path)
-        vectors = _load(path, key)
+        vectors = load_vectors(path, key)
     else:
         vectors = _run_model(distinct, settings, folder, dtype, device, progress, checkpoint)
-        _save(path, key, vectors)
+        save_vectors(path, key, vectors)
     checkpoint.finish()
 
     row_of = {text: row for row, text in enumerate(distinct)}
@@ -135,7 +135,7 @@ def model_folder(name: str) -> Path:
         else:
             folder = _from_hub(MINILM_HUB_NAME)
         weights = folder / "model.safetensors"
-        found = _sha256(weights) if weights.is_file() else "missing"
+        found = sha256(weights) if weights.is_file() else "missing"
         if found != MINILM_SHA256:
             raise InputError(
                 f"the MiniLM weights {str(weights)!r} are not the published ones: SHA-256 is "
@@ -171,7 +171,7 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -193,7 +193,7 @@ def _cache_key(
     # Tokenizer and pooling are files of the model too: all of them count, not the weights alone.
     for path in sorted(folder.rglob("*")):
         if path.suffix in MODEL_FILES and path.is_file():
-            parts += [path.relative_to(folder).as_posix(), _sha256(path)]
+            parts += [path.relative_to(folder).as_posix(), sha256(path)]
     digest = hashlib.sha256()
     for part in [*parts, str(len(texts)), *texts]:
         data = part.encode("utf-8")
@@ -296,7 +296,7 @@ def _run_model(
     return vectors
 
 
-def _save(path: Path, key: str, vectors: np.ndarray) -> None:
+def save_vectors(path: Path, key: str, vectors: np.ndarray) -> None:
     """Write whole or not at all: a reader never sees half a file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -310,7 +310,7 @@ def _save(path: Path, key: str, vectors: np.ndarray) -> None:
         ) from error
 
 
-def _load(path: Path, key: str) -> np.ndarray:
+def load_vectors(path: Path, key: str) -> np.ndarray:
     try:
         with safe_open(path, framework="numpy") as file:
             if (file.metadata() or {}).get("key") == key:

@@ -170,7 +170,7 @@ def _read_all(
             "cell of an item without an image is empty"
         )
     bar = tqdm(distinct, desc="image files", disable=not progress)
-    content = {file: encoder._sha256(file) for file in bar}
+    content = {file: encoder.sha256(file) for file in bar}
     by_content = {digest: file for file, digest in content.items()}
     order = sorted(by_content)
     vectors = _vectors(
@@ -213,10 +213,10 @@ def _vectors(
     checkpoint = Checkpoint(path)
     if path.is_file():
         logger.info("Item images: %d vectors from the cache %s", len(files), path)
-        vectors = encoder._load(path, key)
+        vectors = encoder.load_vectors(path, key)
     else:
         vectors = _run(files, make_reader(), settings, progress, checkpoint)
-        encoder._save(path, key, vectors)
+        encoder.save_vectors(path, key, vectors)
     checkpoint.finish()
     return vectors
 
@@ -334,7 +334,7 @@ def model_identity(folder: Path) -> list[str]:
         part
         for file in files
         if file.is_file()
-        for part in (file.relative_to(folder).as_posix(), encoder._sha256(file))
+        for part in (file.relative_to(folder).as_posix(), encoder.sha256(file))
     ]
 
 

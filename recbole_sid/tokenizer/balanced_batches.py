@@ -108,7 +108,7 @@ class BalancedBatches:
         n_levels = len(self._groups)
         for level, groups in enumerate(self._groups):
             alone = self._alone(rows, len(anchors), level)
-            given = alone[: room]
+            given = alone[: room // (n_levels - level)]
             # No row comes twice: of each of these groups the batch holds one row, the anchor.
             positives = groups.another(anchors[given], uniform[given, level])
             rows = np.concatenate([rows, positives])

@@ -123,6 +123,9 @@ class QuaSID(RQVAE):
         paired = torch.ones_like(items, dtype=torch.bool)
         if settings.lonely_items == "drop":
             paired = self._has_neighbour[items]
-        loss = contrastive_loss(triggers, targets, items, settings.contrastive_temperature, paired)
+        same_trigger = items.unsqueeze(1) == items  # (B, B)
+        loss = contrastive_loss(
+            triggers, targets, same_trigger, settings.contrastive_temperature, paired
+        )
         terms["contrastive"] = self._contrastive_share * settings.contrastive_weight * loss
         return terms

@@ -27,7 +27,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from recbole_sid.errors import InputError
 from recbole_sid.items.ragged import starts_of
 from recbole_sid.settings import require
-from recbole_sid.tokenizer.backbone import Backbone, padded
+from recbole_sid.tokenizer.backbone import Backbone
+from recbole_sid.tokenizer.sid_reader import padded
 
 logger = logging.getLogger("recbole_sid")
 

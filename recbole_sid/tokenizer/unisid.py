@@ -20,14 +20,7 @@ from recbole_sid.precision import resolve_precision
 from recbole_sid.seeds import random_state, set_random_state
 from recbole_sid.settings import require
 from recbole_sid.sid.space import CodeSpace
-from recbole_sid.tokenizer.backbone import (
-    Backbone,
-    BackboneSettings,
-    Content,
-    Images,
-    SidReader,
-    bucketed,
-)
+from recbole_sid.tokenizer.backbone import Backbone, BackboneSettings
 from recbole_sid.tokenizer.balanced_batches import BalancedBatches, BatchSettings
 from recbole_sid.tokenizer.base import BaseCodes, Items, Tokenizer, logger, seeded
 from recbole_sid.tokenizer.code_use import code_use, describe, warn_if_collapsed
@@ -39,6 +32,7 @@ from recbole_sid.tokenizer.reconstruction import (
     summary_decoder,
 )
 from recbole_sid.tokenizer.repulsion import Repulsion, RepulsionSettings, describe_figures
+from recbole_sid.tokenizer.sid_reader import Content, Images, SidReader, bucketed
 from recbole_sid.tokenizer.unisid_losses import (
     balance_loss,
     embedding_loss,
@@ -373,6 +367,7 @@ class UniSID(Tokenizer[UniSIDSettings]):
             loss = embedding_loss(
                 encoded.embedding[:n_anchors],
                 encoded.embedding[step.target],
+                rows[:n_anchors],
                 rows[step.target],
                 settings.embedding_temperature,
                 paired,

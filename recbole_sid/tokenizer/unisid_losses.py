@@ -116,17 +116,25 @@ def balance_loss(logits: Tensor, temperature: float) -> Tensor:
 
 
 def embedding_loss(
-    anchors: Tensor, positives: Tensor, positive_rows: Tensor, temperature: float, paired: Tensor
+    anchors: Tensor,
+    positives: Tensor,
+    rows: Tensor,
+    positive_rows: Tensor,
+    temperature: float,
+    paired: Tensor,
 ) -> Tensor:
     """InfoNCE of the dense embeddings: each anchor finds its positive among those of the batch.
 
-    The positive of another anchor is no negative if it is the same item as one's own.
+    The positive of another anchor is no negative if it is the same item as one's own, or the anchor
+    itself.
 
     Args:
         anchors: (B, d).
         positives: (B, d); row i belongs to anchor i.
+        rows: (B,), the items of the anchors.
         positive_rows: (B,), the items of the positives.
         temperature: above 0 (open in the paper).
         paired: bool (B,), the anchors that have a positive; the others are left out of the mean.
     """
-    return contrastive_loss(anchors, positives, positive_rows, temperature, paired)
+    alike = (positive_rows[:, None] == positive_rows) | (rows[:, None] == positive_rows)
+    return contrastive_loss(anchors, positives, alike, temperature, paired)

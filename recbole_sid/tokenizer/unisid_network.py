@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from recbole_sid.tokenizer.backbone import Images, SidReader
+from recbole_sid.tokenizer.sid_reader import Images, SidReader
 
 
 class Encoded(NamedTuple):
@@ -57,7 +57,7 @@ class UniSIDNetwork(nn.Module):
         return cast(list[nn.Linear], list(self.heads))
 
     def forward(self, content: Tensor, lengths: Tensor, images: Images | None) -> Encoded:
-        """Read a batch; arguments as for :meth:`.backbone.SidReader.forward`."""
+        """Read a batch; arguments as for :meth:`.sid_reader.SidReader.forward`."""
         states = self.reader(content, lengths, images)  # (B, L + 1, width)
         logits = [head(states[:, level]).float() for level, head in enumerate(self.heads)]
         embedding = self.embedding(states[:, -1]).float()

@@ -18,15 +18,8 @@ from transformers import AutoModel
 
 from recbole_sid.errors import InputError
 from recbole_sid.tokenizer import backbone as backbone_module
-from recbole_sid.tokenizer.backbone import (
-    Backbone,
-    BackboneSettings,
-    Content,
-    Images,
-    SidReader,
-    bucketed,
-    padded,
-)
+from recbole_sid.tokenizer.backbone import Backbone, BackboneSettings
+from recbole_sid.tokenizer.sid_reader import Content, Images, SidReader, bucketed, padded
 from tests.tokenizer.tiny_models import LAYERS, WIDTH, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated")
@@ -37,6 +30,7 @@ SETTINGS = BackboneSettings(
     backbone_top_layers=2,
     backbone_lora_rank=2,
     backbone_lora_alpha=4,
+    backbone_attention_dropout=0.0,
     backbone_checkpointing=False,
     backbone_content_sees_sids=False,
     backbone_insert="bottom",

@@ -70,6 +70,8 @@ def test_with_room_every_anchor_gets_its_positive():
         own = {row for row in rows[: batch.n_anchors] if row < 8}
         assert {row ^ 1 for row in own} <= set(rows)  # partners differ in the last bit
     assert sampler.figures() == {"anchors_with_positive": [0.8]}
+    assert len(list(sampler.epoch())) == 5
+    assert sampler.figures() == {"anchors_with_positive": [0.8]}  # of this epoch, not of both
 
 
 def test_with_little_room_the_first_anchors_come_first():
@@ -116,6 +118,13 @@ def test_positives_are_drawn_uniformly():
     # 600 times with probability 1/3: the root of 600 · 1/3 · 2/3 is 11.5).
     assert len(drawn) == 12
     assert all(abs(count - 200) < 60 for count in drawn.values())
+
+
+def test_every_anchor_draws_for_itself():
+    # A batch is an anchor and one of its 29 positives. The same draw for all would give one step.
+    torch.manual_seed(0)
+    pairs = [batch.rows.tolist() for batch in batches([[0]] * 30, 2, 0.5).epoch()]
+    assert len({(positive - anchor) % 30 for anchor, positive in pairs}) > 10
 
 
 def test_without_a_share_batches_are_plain():

@@ -18,8 +18,9 @@ from recbole_sid.items.source import ItemSource, settings_of
 from recbole_sid.items.table import ItemTable
 from recbole_sid.resources import resource_dir
 from recbole_sid.tokenizer import unisid as unisid_module
-from recbole_sid.tokenizer.backbone import Backbone, SidReader
+from recbole_sid.tokenizer.backbone import Backbone
 from recbole_sid.tokenizer.base import Items
+from recbole_sid.tokenizer.sid_reader import SidReader
 from recbole_sid.tokenizer.unisid import UniSID, UniSIDSettings
 from recbole_sid.tokenizer.unisid_network import UniSIDNetwork, random_rotation
 from tests.tokenizer.tiny_models import tiny

@@ -176,6 +176,11 @@ def test_embedding_by_hand():
     paired = torch.tensor([True, True, False])
     # Anchors 0 and 1 have one item for a positive: neither is a negative of the other's. At t = 0.5
     # anchor 0 has 2 against 0, anchor 1 has 1 against 0; anchor 2 is left out.
-    loss = embedding_loss(anchors, positives, torch.tensor([4, 4, 6]), 0.5, paired)
+    rows = torch.tensor([1, 2, 3])
+    loss = embedding_loss(anchors, positives, rows, torch.tensor([4, 4, 6]), 0.5, paired)
     expected = (math.log(math.exp(2) + 1) - 2 + math.log(math.exp(1) + 1) - 1) / 2
     assert loss.item() == pytest.approx(expected)
+    # If the positive of anchor 2 is anchor 0 itself, it is no negative of that: exp(0) goes.
+    itself = embedding_loss(anchors, positives, rows, torch.tensor([4, 4, 1]), 0.5, paired)
+    without = (math.log(math.exp(2)) - 2 + math.log(math.exp(1) + 1) - 1) / 2
+    assert itself.item() == pytest.approx(without)
