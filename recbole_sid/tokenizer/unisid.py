@@ -45,6 +45,8 @@ COLLAPSE_REMEDY = (
     "set tokenizer_balance_weight above 0, tokenizer_similarity to probabilities, or lower "
     "tokenizer_learning_rate and tokenizer_head_learning_rate"
 )
+# Items that go through the backbone at a time.
+READ_ROWS = 64
 # The type in which states of frozen layers are kept, see SidReader.content.
 KEPT = torch.float16
 
@@ -206,13 +208,14 @@ class UniSID(Tokenizer[UniSIDSettings]):
             reader = SidReader(backbone, settings.levels, image_dim)
             network = UniSIDNetwork(reader, settings.sizes[0], settings.embedding_dim)
             network = network.to(self.device)
-            lengths = np.diff(inputs.offsets)
-            catalogue = _Catalogue(
-                reader.content(
+            with self._autocast():
+                content = reader.content(
                     inputs.token_ids, inputs.offsets, KEPT, settings.batch_size, self.progress
-                ),
+                )
+            catalogue = _Catalogue(
+                content,
                 None if inputs.images is None else _image_tensors(inputs),
-                lengths,
+                np.diff(inputs.offsets),
                 torch.from_numpy(granular.labels),
             )
             self._pairs = items.pairs
@@ -323,13 +326,18 @@ class UniSID(Tokenizer[UniSIDSettings]):
         return _Step(torch.cat([rows, targets, *views]), n_anchors, target)
 
     def _read(self, network: UniSIDNetwork, catalogue: _Catalogue, rows: np.ndarray) -> Encoded:
-        content, lengths = catalogue.content.batch(rows, self.device)
-        images = None
-        if catalogue.images is not None:
-            images = Images(*(part[rows].to(self.device) for part in catalogue.images))
-        with self._autocast():
-            encoded: Encoded = network(content, lengths, images)
-        return encoded
+        """Items of like length are read together, so that little of a batch is padding."""
+        order = catalogue.lengths[rows].argsort(kind="stable")
+        parts: list[Encoded] = []
+        for some in np.array_split(rows[order], -(-len(rows) // READ_ROWS)):
+            content, lengths = catalogue.content.batch(some, self.device)
+            images = None
+            if catalogue.images is not None:
+                images = Images(*(part[some].to(self.device) for part in catalogue.images))
+            with self._autocast():
+                parts.append(network(content, lengths, images))
+        back = torch.from_numpy(order.argsort()).to(self.device)
+        return Encoded(*(torch.cat(values)[back] for values in zip(*parts, strict=True)))
 
     def _autocast(self) -> torch.autocast:
         dtype = resolve_precision(self.settings.precision, self.device)

@@ -252,6 +252,15 @@ def test_the_learning_rate_rises_then_falls_to_zero():
     assert unisid_module._warm_then_linear(0.0, 1)(0) == 1
 
 
+def test_how_many_items_are_read_at_a_time_changes_nothing(tmp_path, monkeypatch):
+    calm = tiny("bert", tmp_path, hidden_dropout_prob=0.0)
+    whole = tokenizer(calm).fit(catalogue())
+    monkeypatch.setattr(unisid_module, "READ_ROWS", 5)
+    parts = tokenizer(calm).fit(catalogue())
+    assert np.allclose(parts.embeddings, whole.embeddings, atol=1e-4)
+    assert np.array_equal(parts.codes, whole.codes)
+
+
 def test_missing_inputs_are_refused(bert):
     items = catalogue()
     for bare in (
