@@ -40,6 +40,7 @@ def table(monkeypatch):
 
 class Coder:
     needs_vectors = False
+    needs_source = False
 
     @dataclass(frozen=True)
     class Settings:

@@ -32,6 +32,7 @@ SETTINGS: dict[str, Any] = {
     "tokenizer_restart_after": 2,
     "tokenizer_log_every": 1,
     "text_encoder_batch_size": 4,
+    "train_batch_size": 128,
     "learning_rate": 0.005,
     "dropout": 0.3,
     "epochs": 6,
@@ -110,7 +111,8 @@ def assert_same(folder: Path, undisturbed: Path) -> None:
 
 
 def test_the_undisturbed_run_is_worth_killing(undisturbed: Path) -> None:
-    (codes,) = (undisturbed / "cache" / "codes").iterdir()
+    codes, space = sorted((undisturbed / "cache" / "codes").iterdir())
+    assert space.name == f"{codes.stem}.space.safetensors"
     assert SemanticIDs.load(codes).provenance["report"]["restarted"] > 0
     assert weights(undisturbed)["epoch"] == "1"  # counted from 0
     assert last_epoch(undisturbed) == 3
@@ -128,7 +130,8 @@ WHILE_TOKENIZING = [  # 5 epochs of 3 batches
     ("write *.training.pt", 4, "before", "resuming after epoch 3"),
     ("write *.training.pt", 4, "after", "resuming after epoch 4"),
     ("write *.safetensors", 1, "before", "resuming after epoch 5"),
-    ("write *.safetensors", 1, "after", "SIDs from the cache"),
+    ("write *.space.safetensors", 1, "after", "resuming after epoch 5"),
+    ("write *.safetensors", 2, "after", "SIDs from the cache"),
 ]
 WHILE_GENERATING = [  # 4 epochs, of which the second is the best, then an early stop
     ("write config.yaml", 1, "before", None),
