@@ -16,7 +16,8 @@ from safetensors.numpy import save as to_safetensors
 from recbole_sid.errors import InputError, preview
 from recbole_sid.sid import files
 
-FORMAT = "recbole-sid-space"
+# One entry of metadata: the library writes several in any order, and files would differ.
+FORMATS = {True: "recbole-sid-space residual", False: "recbole-sid-space parallel"}
 # Squares of numbers up to this one, and sums of many such, fit into float32.
 MAX_NUMBER = 1e15
 ROWS = 65_536
@@ -125,11 +126,9 @@ class CodeSpace:
         """
         tensors = {"latents": self.latents, **dict(_named(self.codebooks))}
         contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-        kind = "residual" if self.residual else "parallel"
+        metadata = {"format": FORMATS[self.residual]}
         try:
-            files.write_whole(
-                path, to_safetensors(contiguous, metadata={"format": FORMAT, "kind": kind})
-            )
+            files.write_whole(path, to_safetensors(contiguous, metadata=metadata))
         except InputError as error:
             raise InputError(f"code space {path}: {error}") from error
 
@@ -142,16 +141,16 @@ class CodeSpace:
         """
         try:
             with safe_open(path, framework="numpy") as file:
-                head = file.metadata() or {}
+                form = (file.metadata() or {}).get("format")
                 names = ["latents", *(f"codebook_{i}" for i in range(1, len(file.keys())))]
-                known = head.get("format") == FORMAT and set(names) == set(file.keys())
-                if not known or head.get("kind") not in ("residual", "parallel"):
+                if form not in FORMATS.values() or set(names) != set(file.keys()):
                     raise InputError(
                         f"holds the tensors {preview(sorted(file.keys()))}, but must hold "
-                        f"'latents', 'codebook_1' … and the format {FORMAT!r}; delete it"
+                        "'latents', 'codebook_1' … and be of the format 'recbole-sid-space'; "
+                        "delete it"
                     )
                 latents, *books = map(file.get_tensor, names)
-            return cls(latents, tuple(books), head["kind"] == "residual")
+            return cls(latents, tuple(books), form == FORMATS[True])
         except (SafetensorError, OSError) as error:
             raise InputError(
                 f"code space {path}: cannot be read as safetensors ({error}); delete it"

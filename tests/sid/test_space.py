@@ -74,11 +74,15 @@ def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read as safetensors"):
         CodeSpace.load(path)
     latents = RESIDUAL.latents
-    head = {"format": "recbole-sid-space", "kind": "residual"}
+    head = {"format": "recbole-sid-space residual"}
     for tensors, metadata, message in [
         ({"latents": latents}, None, "holds the tensors 'latents', but must hold"),
         ({"latents": latents, "codebook_2": BOOKS[0]}, head, "'codebook_2', 'latents', but must"),
-        ({"latents": latents, "codebook_1": BOOKS[0]}, {**head, "kind": "other"}, "must hold"),
+        (
+            {"latents": latents, "codebook_1": BOOKS[0]},
+            {"format": "recbole-sid-space other"},
+            "must hold",
+        ),
         ({"latents": latents}, head, "a space of 0 levels"),
         ({"latents": latents, "codebook_1": latents.astype(float)}, head, "'codebook_1' is float"),
     ]:
