@@ -48,6 +48,9 @@ def test_what_the_package_brings():
     assert registry.generator(spec.generator).cls.__name__ == "Tiger"
     assert spec.recommender.__name__ == "SIDRecommender"
     assert spec.trainer.__name__ == "SIDTrainer"
+    for name in ("QuaSID", "UniSID"):  # the same generator, trained by the same recipe
+        other = registry.model(name)
+        assert (other.generator, other.defaults) == (spec.generator, spec.defaults)
     kinds = [spec.kind for spec in registry.components()]
     assert kinds == ["tokenizer"] * 6 + ["generator"] * 2
 

@@ -135,7 +135,6 @@ class _Step(NamedTuple):
     Attributes:
         rows: int64 (N,), their items.
         n_anchors: A.
-        paired: bool (A,), anchors whose target is another item, or their own second view.
         target: slice of the targets among the samples.
     """
 

@@ -376,7 +376,6 @@ def test_plain_needs_scikit_image(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_plain_features_of_one_colour() -> None:
-    pytest.importorskip("skimage")
     red = plain_features(Image.new("RGB", (50, 20), (255, 0, 0)))
     assert red.shape == (396,)
     assert red.dtype == np.float32
@@ -389,7 +388,6 @@ def test_plain_features_of_one_colour() -> None:
 
 
 def test_plain_features_of_edges() -> None:
-    pytest.importorskip("skimage")
     pixels = np.zeros((128, 128, 3), np.uint8)
     pixels[:, 64:] = 255
     standing = plain_features(Image.fromarray(pixels))
@@ -403,7 +401,6 @@ def test_plain_features_of_edges() -> None:
 
 
 def test_plain_vectors_of_items(folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("skimage")
     found = run(folder, cache=tmp_path, item_image_model="plain", item_image_field="file")
     assert found is not None
     assert found.vectors.shape == (4, 2, 396)

@@ -257,10 +257,17 @@ def test_nothing_of_the_model_is_trained(folders: dict[str, str]) -> None:
         assert with_gradient(of) == {"vectors"}
 
 
+def test_attention_dropout_is_the_setting_not_the_model_s(tmp_path: Path) -> None:
+    folder = tiny("bert", tmp_path, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.9)
+    for dropout, same in ((0.0, True), (0.5, False)):
+        of = reader(folder, backbone_attention_dropout=dropout).train()
+        given = torch.randn(1, 4, WIDTH), torch.tensor([4])
+        assert torch.equal(of(*given), of(*given)) is same
+
+
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out")
 def test_lora(kind: str, folders: dict[str, str]) -> None:
-    pytest.importorskip("peft")
     of = reader(folders[kind], backbone_train="lora")
     plain = reader(folders[kind])
     with torch.no_grad():
