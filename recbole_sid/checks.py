@@ -318,13 +318,14 @@ def check_items(settings: Settings, tokenizer: Any) -> None:
     build(PairSettings, settings)
     parts = settings_of(settings)
     own = build(VectorSettings, settings)
-    if own.item_embedding_file is not None:
-        for key, name in (
-            ("item_embedding_file", own.item_embedding_file),
-            ("item_embedding_ids", own.item_embedding_ids),
-        ):
-            if name is not None and not Path(name).is_file():
-                raise InputError(f"setting '{key}' is {name!r}, but there is no such file")
+    files = ["item_embedding_file", "item_embedding_ids"]
+    if tokenizer.needs_source:
+        files += ["item_image_file", "item_image_ids"]
+    for key in files:
+        if own.item_embedding_file is None and key == "item_embedding_ids":
+            continue  # nothing reads it
+        if settings[key] is not None and not Path(settings[key]).is_file():
+            raise InputError(f"setting '{key}' is {settings[key]!r}, but there is no such file")
     columns: list[str] = []
     if own.item_embedding_file is None and tokenizer.needs_vectors:
         columns += prompt.fields

@@ -77,6 +77,8 @@ def test_a_sound_dataset_is_accepted(data):
         ({"tokenizer": "file"}, "Give --sid_file=PATH"),
         ({"tokenizer": "file", "sid_file": "no.json"}, "'no.json', but there is no such file"),
         ({"item_embedding_file": "no.npy"}, "'item_embedding_file' is 'no.npy', but there is no"),
+        ({"tokenizer": "unisid", "item_image_file": "no.npy"},
+         "'item_image_file' is 'no.npy', but there is no such file"),
         ({"text_encoder_pooling": "max"}, "'text_encoder_pooling' is 'max'"),
         ({"item_text_fields": ["titel"]}, "has no column 'titel'; it has item_id, title. Did you"),
         ({"benchmark_filename": ["a"]}, "'benchmark_filename' is ['a'], but must be a list of thr"),
