@@ -31,7 +31,7 @@ from recbole_sid.tokenizer.reconstruction import (
     Summaries,
     summary_decoder,
 )
-from recbole_sid.tokenizer.repulsion import Repulsion, RepulsionSettings, describe_figures
+from recbole_sid.tokenizer.repulsion import Repulsion, RepulsionSettings
 from recbole_sid.tokenizer.sid_reader import Content, Images, SidReader, bucketed
 from recbole_sid.tokenizer.unisid_losses import (
     balance_loss,
@@ -40,6 +40,7 @@ from recbole_sid.tokenizer.unisid_losses import (
     multi_granularity_loss,
 )
 from recbole_sid.tokenizer.unisid_network import Encoded, UniSIDNetwork
+from recbole_sid.tokenizer.unisid_watch import EpochWatch, describe_epoch
 
 COLLAPSE_REMEDY = (
     "set tokenizer_balance_weight above 0, tokenizer_similarity to probabilities, or lower "
@@ -282,7 +283,7 @@ class UniSID(Tokenizer[UniSIDSettings]):
         for epoch in range(progress.epoch + 1, settings.epochs + 1):
             modules.train()
             repulsion.begin_epoch(epoch, settings.epochs)
-            watch = _Watch(settings.levels, settings.sizes[0])
+            watch = EpochWatch(settings.levels, settings.sizes[0])
             bar = tqdm(
                 batches.epoch(),
                 desc=f"unisid epoch {epoch}/{settings.epochs}",
@@ -308,7 +309,7 @@ class UniSID(Tokenizer[UniSIDSettings]):
                     f"tokenizer_head_learning_rate, which is {settings.head_learning_rate}"
                 )
             progress.history.append(entry)
-            logger.info("unisid epoch %d: %s", epoch, _line(entry, repulsion))
+            logger.info("unisid epoch %d: %s", epoch, describe_epoch(entry, repulsion))
             progress.epoch = epoch
             if self.checkpoint is not None:
                 self.checkpoint.save_when_due(state_now)
@@ -350,7 +351,7 @@ class UniSID(Tokenizer[UniSIDSettings]):
         decoder: nn.Module | None,
         summaries: Summaries | None,
         repulsion: Repulsion,
-        watch: _Watch,
+        watch: EpochWatch,
     ) -> dict[str, Tensor]:
         """The weighted terms of the loss by name."""
         settings, n_anchors = self.settings, step.n_anchors
@@ -414,49 +415,6 @@ class UniSID(Tokenizer[UniSIDSettings]):
         bar.close()
         books = tuple(book.float().cpu().numpy() for book in network.code_vectors())
         return codes, CodeSpace(latents, books, residual=False), embeddings
-
-
-class _Watch:
-    """Sums of an epoch, kept as tensors so that no step waits for them."""
-
-    def __init__(self, levels: int, n_codes: int) -> None:
-        self._sums: dict[str, Tensor | float] = {}
-        self._levels: Tensor | float = 0.0
-        self._counts = torch.zeros(levels, n_codes, dtype=torch.int64)
-        self._steps = 0
-
-    def levels(self, losses: Tensor) -> None:
-        """The contrastive loss of every level, (L,)."""
-        self._levels = self._levels + losses
-
-    def see(self, terms: dict[str, Tensor], codes: Tensor, n_anchors: int) -> None:
-        """The weighted terms of a step, and the codes (N, L) of which the anchors count."""
-        self._steps += 1
-        for name, term in terms.items():
-            self._sums[name] = self._sums.get(name, 0.0) + term.detach()
-        for level, column in enumerate(codes[:n_anchors].cpu().T):
-            self._counts[level] += torch.bincount(column, minlength=self._counts.shape[1])
-
-    def means(self) -> dict[str, Any]:
-        """Means over the steps, and the perplexity of each level over the epoch's anchors."""
-        means = {name: float(total) / self._steps for name, total in self._sums.items()}
-        shares = self._counts / self._counts.sum(dim=1, keepdim=True)
-        entropy = -torch.xlogy(shares, shares).sum(dim=1)
-        entry: dict[str, Any] = {"loss": sum(means.values()), **means}
-        if isinstance(self._levels, Tensor):
-            entry["sid_levels"] = (self._levels / self._steps).tolist()
-        return entry | {"perplexity": entropy.exp().tolist()}
-
-
-def _line(entry: dict[str, Any], repulsion: Repulsion) -> str:
-    names = ("sid", "balance", "embedding", "reconstruction", "repulsion_full", "repulsion_partial")
-    parts = ", ".join(f"{name} {entry[name]:.4g}" for name in names if name in entry)
-    perplexity = "/".join(f"{value:.0f}" for value in entry["perplexity"])
-    met = "/".join(f"{100 * share:.0f}" for share in entry["anchors_with_positive"])
-    line = f"loss {entry['loss']:.4g} ({parts}); perplexity {perplexity}"
-    line += f"; anchors with a positive {met} %"
-    figures = repulsion.figures()
-    return f"{line}; {describe_figures(figures)}" if figures else line
 
 
 def _warm_then_linear(warmup_share: float, steps: int) -> Any:
