@@ -21,7 +21,9 @@ from recbole.utils import init_seed
 from recbole_sid import compat
 from recbole_sid.logs import logging_run
 from recbole_sid.memory import keep_freed_memory, peak_memory_mb
+from recbole_sid.model.recommender import SIDRecommender
 from recbole_sid.quick_start import checked_config, read_data, trainer_class
+from recbole_sid.sid.quality import quality
 
 RESULTS = Path(__file__).parent / "results" / "screens"
 
@@ -42,8 +44,10 @@ def run_trial(settings: dict, command_line: list[str]) -> dict:
         show_progress=bool(config["show_progress"]),
         callback_fn=lambda epoch, score: curve.append([epoch + 1, round(score, 5)]),
     )
+    sids = {"sid": quality(model.sids)} if isinstance(model, SIDRecommender) else {}
     return {
         "valid": {key: float(value) for key, value in best.items()},
+        **sids,
         "curve": curve,
         "seconds": round(time.perf_counter() - start),
         "peak_memory_mb": peak_memory_mb(),

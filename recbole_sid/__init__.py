@@ -28,6 +28,8 @@ _HOME = {
     "register_model": "registry",
     "register_tokenizer": "registry",
     "run": "quick_start",
+    "summarize": "summarizing",
+    "tokenize": "tokenizing",
     "unregister": "stock",
 }
 

@@ -15,6 +15,8 @@ from recbole_sid.resources import resource_dir
 USAGE = """usage: recbole-sid [run] [--model NAME] [--dataset NAME] [--KEY VALUE …]
        recbole-sid recommend --run FOLDER --histories FILE --output FILE [--k 10] …
        recbole-sid evaluate --run FOLDER [--topk 5,10,20] [--beam_size 50] …
+       recbole-sid tokenize [--dataset NAME] [--tokenizer NAME] [--held_out_share 0.2] …
+       recbole-sid summarize --dataset NAME --output FILE [--summary_model FOLDER] …
 
 run trains and tests one model, ours or RecBole's, and writes everything into one folder.
 Without arguments: TIGER on ml-100k, which RecBole ships.
@@ -49,7 +51,23 @@ evaluate scores a finished run of ours again, on validation and test, without tr
   --run FOLDER          the run's folder, which stays as it is
   --output FILE         a .json file for the result; --overwrite replaces one that exists
   --topk 5,10,20        and metrics, exclude_history, eval_batch_size, metric_decimal_place,
-                        beam_size and other decoding settings of the run's generator"""
+                        beam_size and other decoding settings of the run's generator
+
+tokenize makes semantic IDs without training a model on them, and measures them. Data and settings
+as for run; its own are those of properties/measures.yaml.
+
+  --tokenizer NAME      as for run; --model NAME brings that model's, with its settings
+  --held_out_share X    share of the items that are kept from the tokenizer, and measured on
+  --retrieval false     leaves retrieval by dense vectors out
+  --output FOLDER       default runs/DATASET-TOKENIZER-HASH; --overwrite as for run
+
+summarize writes the .item file of a data set with one more column, a sentence on every item.
+
+  --output FILE         an .item file; --overwrite replaces one that exists
+  --summary_model FOLDER  a causal language model; default: a template
+  --summary_batch_size, --summary_max_tokens, --summary_prompt  for that model
+  --KEY VALUE           the columns: item_category_field, item_industry_field, item_summary_field
+                        (the new one; default summary), item_summary_brand …"""
 
 
 def run_command(arguments: Sequence[str]) -> None:
@@ -57,10 +75,7 @@ def run_command(arguments: Sequence[str]) -> None:
     from recbole_sid.quick_start import run
 
     values, _ = parse_command_line(arguments)
-    files = str(values.get("config_files", "")).split()
-    # The default model and dataset stand below everything that the user gives.
-    defaults = str(resource_dir("properties") / "run.yaml")
-    result = run(config_file_list=[defaults, *files], command_line=arguments)
+    result = run(config_file_list=_config_files(values), command_line=arguments)
     _print_figures(result["best_valid_result"], result["test_result"])
     print(f"run folder: {result['run_folder']}")
 
@@ -107,10 +122,54 @@ def evaluate_command(arguments: Sequence[str]) -> None:
         print(f"result: {output}")
 
 
+def tokenize_command(arguments: Sequence[str]) -> None:
+    """``tokenize``: SIDs of a data set, and what they are worth by themselves."""
+    from recbole_sid.tokenizing import tokenize
+
+    values, _ = parse_command_line(arguments)
+    result = tokenize(config_file_list=_config_files(values), command_line=arguments)
+    shown = ("collision_rate", "distinct_ratio", "perplexity")
+    print(_line("sids", {k: v for k, v in result["quality"].items() if k.startswith(shown)}))
+    agreement, found = result["v_measure"], result["retrieval"]
+    if agreement is not None:
+        # Codes of no meaning reach a high V-measure if there are many; the other is 0 for them.
+        for measure in ("v_measure", "adjusted_mutual_information"):
+            figures = {k: v for k, v in agreement.items() if k.startswith(measure)}
+            print(_line(agreement["measured_on"], figures))
+    for name in ("embeddings", "item_vectors"):
+        if found is not None and name in found:
+            recalls = {k: v for k, v in found[name].items() if k.startswith("recall")}
+            print(_line(f"retrieval by {name}", recalls))
+    print(f"folder: {result['run_folder']}")
+
+
+def summarize_command(arguments: Sequence[str]) -> None:
+    """``summarize``: an item file with a column of summaries."""
+    from recbole_sid.logs import logging_run
+    from recbole_sid.summarizing import summarize
+
+    values = _arguments("summarize", arguments, None, ("dataset", "output"))
+    own = {key: values.pop(key) for key in _SUMMARIZE if key in values}
+    files = _config_files(values)
+    values.pop("config_files", None)
+    with logging_run():
+        n_written = summarize(config_file_list=files, config_dict=values, **own)
+    print(f"{n_written:,} items with a summary in {own['output']}")
+
+
+def _config_files(values: Mapping[str, Any]) -> list[str]:
+    """The user's files above the default model and dataset."""
+    defaults = str(resource_dir("properties") / "run.yaml")
+    return [defaults, *str(values.get("config_files", "")).split()]
+
+
+def _line(name: str, figures: Mapping[str, float]) -> str:
+    return f"{name}: " + "  ".join(f"{key} {value:.4f}" for key, value in figures.items())
+
+
 def _print_figures(valid: Mapping[str, float] | None, test: Mapping[str, float] | None) -> None:
     for split, result in (("valid", valid), ("test", test)):
-        figures = "  ".join(f"{name} {value:.4f}" for name, value in (result or {}).items())
-        print(f"{split}: {figures or 'not measured'}")
+        print(_line(split, result) if result else f"{split}: not measured")
 
 
 def _arguments(
@@ -143,16 +202,22 @@ def _arguments(
     return values
 
 
-_PATHS = ("run", "histories", "output")
-_FLAGS = ("overwrite", "exclude_history", "show_progress")
+_PATHS = ("run", "histories", "output", "summary_model")
+_FLAGS = ("overwrite", "exclude_history", "show_progress", "item_summary_brand")
 _RECOMMEND = (
-    *_PATHS,
+    *("run", "histories", "output"),
     *("k", "unknown", "exclude_history", "batch_size", "beam_size", "overwrite", "show_progress"),
+)
+_SUMMARIZE = (
+    *("output", "overwrite", "summary_model"),
+    *("summary_batch_size", "summary_max_tokens", "summary_prompt"),
 )
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "run": run_command,
     "recommend": recommend_command,
     "evaluate": evaluate_command,
+    "tokenize": tokenize_command,
+    "summarize": summarize_command,
 }
 
 

@@ -27,6 +27,8 @@ from recbole.utils import ModelType
 from recbole_sid import checks, registry, settings
 from recbole_sid.compat import get_model
 from recbole_sid.errors import InputError
+from recbole_sid.measures.retrieval import RetrievalSettings
+from recbole_sid.measures.settings import MeasureSettings
 from recbole_sid.parsing import YamlLoader, parse_command_line, parse_value, read_yaml
 from recbole_sid.resources import resource_dir
 
@@ -81,6 +83,8 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
+# Settings of ``tokenize`` alone: they would change nothing in a run.
+_MEASURES = frozenset(settings.keys(MeasureSettings) + settings.keys(RetrievalSettings))
 # Settings that belong to one start of a run and are not written into its folder.
 _OF_ONE_START = frozenset(["output", "resume", "overwrite"])
 
@@ -124,6 +128,8 @@ class Config(recbole.config.Config):
             the command line is not read.
         stage_1: whether stage 1 can still come; False, when there are SIDs already, leaves its
             settings and files unchecked.
+        measures: whether measures.yaml, the settings of ``tokenize``, is among ours; without, its
+            keys are refused.
 
     ``checkpoint_dir``, where RecBole's trainers write, is the run folder's name with ``-stock``:
     only :func:`recbole_sid.run` may write into the run folder, and sets it so.
@@ -140,12 +146,14 @@ class Config(recbole.config.Config):
         command_line: Sequence[str] | None = (),
         *,
         stage_1: bool = True,
+        measures: bool = False,
     ) -> None:
         if command_line is None:
             notebook = "ipykernel_launcher" in sys.argv[0]
             command_line = [] if notebook else sys.argv[1:]
         self._command_line = list(command_line)
         self._layers: list[tuple[Path, dict[str, Any]]] = []
+        self._measures = measures
         super().__init__(model, dataset, config_file_list, config_dict)
         self._check(stage_1)
         self.final_config_dict["checkpoint_dir"] = f"{self.run_folder}-stock"
@@ -285,10 +293,10 @@ class Config(recbole.config.Config):
             components: list[dict[str, Any]] = []
         else:
             folder = resource_dir("properties")
-            general = [
-                overall,
-                *(read_yaml(folder / f) for f in ("items.yaml", "pairs.yaml", "schema.yaml")),
-            ]
+            shared = ["items.yaml", "pairs.yaml", "schema.yaml"]
+            if self._measures:
+                shared.append("measures.yaml")
+            general = [overall, *(read_yaml(folder / name) for name in shared)]
             used, components = self._component_layers(spec)
         ours = resource_dir("dataset_configs") / f"{dataset}.yaml"
         tuned = _in_use(read_yaml(ours), used) if ours.is_file() else {}
@@ -321,6 +329,12 @@ class Config(recbole.config.Config):
         if registry.model(self.model) is None:
             checks.check_stock_keys(external, known)
         else:
+            for key in external:
+                if key in _MEASURES and key not in internal:
+                    raise InputError(
+                        f"setting '{key}' belongs to the command tokenize, and changes nothing "
+                        "here: remove it"
+                    )
             used = (
                 registry.tokenizer(internal["tokenizer"]),
                 registry.generator(internal["generator"]),
@@ -366,6 +380,9 @@ class Config(recbole.config.Config):
         final = self.final_config_dict
         final.update(asdict(settings.build(checks.Numbers, final)))
         settings.build(RunSettings, final)
+        if self._measures and self.model_spec is not None:
+            settings.build(MeasureSettings, final)
+            settings.build(RetrievalSettings, final)
         if self.model_spec is not None:
             settings.build(self.generator_spec.cls.Settings, final, self.generator_spec.prefix)
         if self.model_spec is not None and stage_1:

@@ -25,6 +25,7 @@ from recbole_sid.model.recommender import SIDRecommender
 from recbole_sid.settings import build
 from recbole_sid.sid.quality import quality
 from recbole_sid.sid.table import SemanticIDs
+from recbole_sid.tokenizer.stored_weights import save_tokenizer_weights
 from recbole_sid.trainer import (
     SIDTrainer,
     TrainingData,
@@ -118,6 +119,8 @@ def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
             save_item_vectors(folder / run_folder.VECTORS, vectors, recommender.sids.tokens)
         if (made := recommender.embeddings) is not None:
             save_item_vectors(folder / run_folder.EMBEDDINGS, made, recommender.sids.tokens)
+        if (weights := recommender.tokenizer_weights) is not None:
+            save_tokenizer_weights(folder / run_folder.TOKENIZER, weights)
     n_parameters = sum(p.numel() for p in recommender.parameters() if p.requires_grad)
     logger.info("Stage 2: %s, %s parameters", config["model"], f"{n_parameters:,}")
     trainer = trainer_class(config)(config, recommender)

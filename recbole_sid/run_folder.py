@@ -24,12 +24,13 @@ CONFIG = "config.yaml"
 SIDS = "sids.json"
 VECTORS = "item_vectors.safetensors"
 EMBEDDINGS = "item_embeddings.safetensors"
+TOKENIZER = "tokenizer.safetensors"
 WEIGHTS = "model.safetensors"
 STATE = "training.pt"
 LOG = "run.log"
 RESULT = "result.json"
 TIMING = "timing.json"
-_WRITTEN = (CONFIG, SIDS, VECTORS, EMBEDDINGS, WEIGHTS, STATE, LOG, RESULT, TIMING)
+_WRITTEN = (CONFIG, SIDS, VECTORS, EMBEDDINGS, TOKENIZER, WEIGHTS, STATE, LOG, RESULT, TIMING)
 _EVENTS = "events.out.tfevents.*"
 
 _CHUNK = 2**20
@@ -157,7 +158,7 @@ def _start(config: Config, folder: Path) -> None:
     if not (config.run.resume and (folder / STATE).is_file()):
         # In this order, a kill between two lines leaves no result or state without its weights,
         # and a folder that is still known for a run's.
-        for name in (RESULT, STATE, WEIGHTS, VECTORS, EMBEDDINGS, SIDS, TIMING):
+        for name in (RESULT, STATE, WEIGHTS, VECTORS, EMBEDDINGS, TOKENIZER, SIDS, TIMING):
             (folder / name).unlink(missing_ok=True)
         (folder / LOG).write_bytes(b"")
         # RecBole's last event, the hyperparameters, has a folder of its own, named by the time.

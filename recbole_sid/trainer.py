@@ -315,7 +315,10 @@ class TrainingData:
         self.sequences = seq.chain(*rows)
         if self.packs:
             self.windows = seq.windows(self.sequences, window, config["window_stride"])
-            self.steps_per_epoch = seq.n_packed_batches(self.windows, self.batch_size)
+            self.together: int | None = config["window_targets"]
+            self.steps_per_epoch = seq.n_packed_batches(
+                self.windows, self.batch_size, self.together
+            )
         else:
             self.steps_per_epoch = seq.n_prefix_batches(self.sequences, self.batch_size)
 
@@ -332,7 +335,7 @@ class TrainingData:
         rng = np.random.default_rng([self.seed, epoch])
         if self.packs:
             batches: Iterator[tuple[np.ndarray, ...]] = seq.packed_batches(
-                self.sequences, self.windows, self.batch_size, rng
+                self.sequences, self.windows, self.batch_size, self.together, rng
             )
         else:
             batches = seq.prefix_batches(self.sequences, self.window, self.batch_size, rng)

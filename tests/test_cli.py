@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -353,3 +354,126 @@ def test_bad_use_is_one_line_and_changes_nothing(case, used, capsys):
     assert line.startswith("error: ")
     assert message in line
     assert snapshot(used) == before
+
+
+# -- without training -----------------------------------------------------------------------------
+
+KINDS = ["mats", "mugs"]
+# Of each, the third is validation: it brings new pairs, and the other half of the items is left.
+ORDERS = ["0123", "2301", "4567", "6745"]
+
+
+@pytest.fixture
+def with_kinds(work):
+    """Four users, and a column of categories, in the data set of ``work``."""
+    rows = [f"u{u}\ti{n}\t{t}" for u, items in enumerate(ORDERS) for t, n in enumerate(items)]
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    Path("data/made/made.inter").write_text("\n".join([header, *rows]) + "\n")
+    lines = [f"{item}\tThing {item}\t{KINDS[n % 2]}" for n, item in enumerate(ITEMS)]
+    header = "item_id:token\ttitle:token\tkind:token"
+    Path("data/made/made.item").write_text("\n".join([header, *lines]) + "\n")
+    return work
+
+
+def figures(line: str) -> dict[str, float]:
+    words = line.partition(": ")[2].split()
+    return dict(zip(words[::2], map(float, words[1::2]), strict=True))
+
+
+def test_tokenize_prints_what_it_writes(with_kinds, capsys):
+    Path("sids.json").write_text(json.dumps(plain(i7=[0, 1])))
+    np.save("v.npy", np.random.default_rng(0).normal(size=(8, 3)))
+    Path("ids.json").write_text(json.dumps(ITEMS))
+    base = ["tokenize", "--dataset=made", "--config_files=base.yaml", "--tokenizer", "file"]
+    base += ["--sid_file=sids.json", "--item_category_field=kind", "--output=t"]
+    base += ["--item_embedding_file=v.npy", "--item_embedding_ids=ids.json", "--retrieval_top=[1]"]
+    assert cli.main(base) == 0
+    shown = capsys.readouterr()
+    sids, agreement, adjusted, recalls, folder = shown.out.splitlines()
+    result = json.loads(Path("t/result.json").read_text())
+    # Rows 1 and 7 share a SID.
+    assert figures(sids)["collision_rate"] == result["quality"]["collision_rate"] == 2 / 8
+    assert agreement.startswith("all items: v_measure_1 ")
+    assert figures(agreement)["v_measure_2"] == round(result["v_measure"]["v_measure_2"], 4)
+    assert adjusted.startswith("all items: adjusted_mutual_information_1 ")
+    assert recalls.startswith("retrieval by item_vectors: recall@1 ")
+    found = result["retrieval"]["item_vectors"]
+    assert (found["queries"], figures(recalls)["recall@1"]) == (8, round(found["recall@1"], 4))
+    assert folder == "folder: t"
+    assert "file on made, folder t" in Path("t/run.log").read_text()
+    assert cli.main(base) == 0  # the stored one
+    assert capsys.readouterr().out == shown.out
+    base.remove("--item_category_field=kind")
+    assert cli.main([*base, "--retrieval=False", "--overwrite"]) == 0
+    sids, folder = capsys.readouterr().out.splitlines()
+    assert (sids.startswith("sids: collision_rate 0.2500"), folder) == (True, "folder: t")
+
+
+def test_summarize_writes_a_column(with_kinds, capsys):
+    base = ["summarize", "--dataset=made", "--config_files=base.yaml", "--output", "s.item"]
+    assert cli.main([*base, "--item_category_field=kind"]) == 0
+    assert capsys.readouterr().out == "8 items with a summary in s.item\n"
+    rows = [line.split("\t") for line in Path("s.item").read_text().splitlines()]
+    assert rows[0][3] == "summary:token_seq"
+    assert [row[3] for row in rows[1:3]] == [
+        "This is an item of the mats industry.", "This is an item of the mugs industry."
+    ]  # fmt: skip
+    assert cli.main([*base, "--item_category_field=kind"]) == 2
+    assert cli.main([*base, "--item_category_field=kind", "--overwrite"]) == 0
+
+
+TOKENIZE = "tokenize --dataset=made --config_files=base.yaml --retrieval=False"
+SUMMARIZE = "summarize --dataset=made --config_files=base.yaml"
+BAD_WITHOUT_TRAINING = {
+    "all items held out": (
+        f"{TOKENIZE} --held_out_share=1.0",
+        "'held_out_share' is 1.0, but must be 0, or above 0 and below 1",
+    ),
+    "a tokenizer that cannot assign": (
+        f"{TOKENIZE} --held_out_share=0.2",
+        "tokenizer 'random' cannot give codes to items that it was not fitted on",
+    ),
+    "an unknown setting": (
+        f"{TOKENIZE} --held_out_sahre=0.2",
+        "unknown setting 'held_out_sahre'. Did you mean 'held_out_share'",
+    ),
+    "a setting of tokenize in run": (
+        "run --dataset=made --config_files=base.yaml --held_out_share=0.2",
+        "'held_out_share' belongs to the command tokenize",
+    ),
+    "a model of RecBole": (
+        "tokenize --dataset=made --data_path=data --model=Pop",
+        "'Pop' is RecBole's model and has none",
+    ),
+    "resume": (f"{TOKENIZE} --resume", "tokenize needs no --resume"),
+    "a finished run": (f"{TOKENIZE} --output=run", "'run' holds a run of other settings"),
+    "no output": (SUMMARIZE, "summarize needs --output"),
+    "an output that is no item file": (
+        f"{SUMMARIZE} --output=o.txt",
+        "must be a file that ends in .item",
+    ),
+    "no category": (f"{SUMMARIZE} --output=o.item", "set item_category_field or item_industry"),
+    "a setting of nobody": (
+        f"{SUMMARIZE} --output=o.item --item_category_feild=kind",
+        "unknown setting 'item_category_feild'. Did you mean 'item_category_field'",
+    ),
+    "no language model": (
+        f"{SUMMARIZE} --output=o.item --item_category_field=title --summary_model=none",
+        "language model 'none' is not a folder",
+    ),
+    "a flag without value": (f"{SUMMARIZE} --output=o.item --summary_model", "needs a value"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_WITHOUT_TRAINING)
+def test_bad_input_without_training_is_one_line_and_changes_nothing(case, work, capsys):
+    command, message = BAD_WITHOUT_TRAINING[case]
+    before = snapshot(work)
+    capsys.readouterr()
+    assert cli.main(command.split()) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    (line,) = shown.err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert snapshot(work) == before

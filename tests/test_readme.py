@@ -78,7 +78,10 @@ USES = [
     *starting_with("python", "run_recbole_sid.py", "recommend"),
     *starting_with("python", "run_recbole_sid.py", "evaluate"),
 ]
-RUNS = [c for c in starting_with("python", "run_recbole_sid.py") if c not in USES]
+TOKENIZES = starting_with("python", "run_recbole_sid.py", "tokenize")
+SUMMARIZES = starting_with("python", "run_recbole_sid.py", "summarize")
+OTHERS = [*USES, *TOKENIZES, *SUMMARIZES]
+RUNS = [c for c in starting_with("python", "run_recbole_sid.py") if c not in OTHERS]
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +182,27 @@ def test_a_finished_run_is_used(checkout: Path) -> None:
     assert result["settings"]["beam_size"] == 50
 
 
+def test_a_tokenizer_is_measured(checkout: Path) -> None:
+    assert len(TOKENIZES) >= 2
+    for command in TOKENIZES:
+        shutil.rmtree(checkout / "runs", ignore_errors=True)
+        execute(["bash", "-c", command], checkout)
+        (folder,) = (checkout / "runs").iterdir()
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        assert folder.name.startswith(f"{result['dataset']}-{result['tokenizer']}-")
+        assert {row[0] for row in table("Part")} <= set(result)
+        held_out = "--held_out_share" in command
+        assert result["v_measure"]["measured_on"] == ("held-out" if held_out else "all") + " items"
+
+
+def test_summaries_are_written(checkout: Path) -> None:
+    (command,) = SUMMARIZES
+    execute(["bash", "-c", command], checkout)
+    header, first, *_ = (checkout / "summarized.item").read_text(encoding="utf-8").splitlines()
+    assert header.endswith("\tsummary:token_seq")
+    assert "tableware" in first.rpartition("\t")[2]
+
+
 def test_the_run_folder_holds_the_files_of_the_table(checkout: Path) -> None:
     execute(["bash", "-c", "python run_recbole_sid.py --output=one --seed=1"], checkout)
     listed = [row[0] for row in table("File")]
@@ -216,7 +240,7 @@ def test_there_are_two_commands_and_ci_runs_the_second() -> None:
 
 def test_every_command_is_of_a_kind_that_is_tried() -> None:
     tensorboard = starting_with("tensorboard", "--logdir", "runs")
-    tried = [*RUNS, *USES, *starting_with("pip", "install"), *tensorboard]
+    tried = [*RUNS, *OTHERS, *starting_with("pip", "install"), *tensorboard]
     assert sorted(set(COMMANDS) - set(tried)) == ["python -m pytest -q"]
     assert {block.language for block in BLOCKS} == {"bash", "python", "text", "yaml"}
 

@@ -111,8 +111,10 @@ def assert_same(folder: Path, undisturbed: Path) -> None:
 
 
 def test_the_undisturbed_run_is_worth_killing(undisturbed: Path) -> None:
-    codes, space = sorted((undisturbed / "cache" / "codes").iterdir())
-    assert space.name == f"{codes.stem}.space.safetensors"
+    codes, *beside = sorted((undisturbed / "cache" / "codes").iterdir())
+    names = [f"{codes.stem}.{what}.safetensors" for what in ("space", "weights")]
+    assert [file.name for file in beside] == names
+    assert (undisturbed / "run" / "tokenizer.safetensors").is_file()
     assert SemanticIDs.load(codes).provenance["report"]["restarted"] > 0
     assert weights(undisturbed)["epoch"] == "1"  # counted from 0
     assert last_epoch(undisturbed) == 3
@@ -131,7 +133,8 @@ WHILE_TOKENIZING = [  # 5 epochs of 3 batches
     ("write *.training.pt", 4, "after", "resuming after epoch 4"),
     ("write *.safetensors", 1, "before", "resuming after epoch 5"),
     ("write *.space.safetensors", 1, "after", "resuming after epoch 5"),
-    ("write *.safetensors", 2, "after", "SIDs from the cache"),
+    ("write *.weights.safetensors", 1, "after", "resuming after epoch 5"),
+    ("write *.safetensors", 3, "after", "SIDs from the cache"),
 ]
 WHILE_GENERATING = [  # 4 epochs, of which the second is the best, then an early stop
     ("write config.yaml", 1, "before", None),

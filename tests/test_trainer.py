@@ -50,10 +50,10 @@ def trained_triples(data: TrainingData) -> list[tuple]:
     found = []
     for batch in data.epoch(0):
         if data.packs:
-            users, history, targets = batch
-            for row, end in torch.nonzero(targets).tolist():
-                items = tuple(history[row, : end + 1].tolist())
-                found.append((users[row].item(), items, targets[row, end].item()))
+            users, history, places, targets = batch
+            for row, number in torch.nonzero(targets).tolist():
+                items = tuple(history[row, : places[row, number] + 1].tolist())
+                found.append((users[row].item(), items, targets[row, number].item()))
         else:
             for user, history, length, target in zip(*(b.tolist() for b in batch), strict=True):
                 found.append((user, tuple(history[:length]), target))
@@ -63,10 +63,13 @@ def trained_triples(data: TrainingData) -> list[tuple]:
 # -- what is trained on ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("training", ["packed", "prefix"])
+@pytest.mark.parametrize(
+    "training",
+    [{"training": "packed", "window_targets": None}, {"window_targets": 3}, {"training": "prefix"}],
+)
 def test_trained_triples_are_those_of_recboles_training_split(cache, training):
-    changes = {"training": training, "window_stride": 1, "MAX_ITEM_LIST_LENGTH": 8}
-    config, loaders, model = build(cache, **changes)
+    changes = {"window_stride": 1, "MAX_ITEM_LIST_LENGTH": 8}
+    config, loaders, model = build(cache, **changes, **training)
     data = TrainingData(loaders[0].dataset, config, model)
     expected = rows_as_triples(loaders[0].dataset, config)
     found = trained_triples(data)

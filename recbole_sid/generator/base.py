@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from recbole_sid.generator.beam import Ranked
 from recbole_sid.generator.catalogue import Catalogue
+from recbole_sid.settings import require
 
 
 class Generator(nn.Module, ABC):
@@ -50,13 +51,16 @@ class Generator(nn.Module, ABC):
         """Whether training uses ``packed_loss`` (all prefixes of a window in one pass)."""
 
     @abstractmethod
-    def packed_loss(self, users: Tensor, history: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss over every position with a target.
+    def packed_loss(
+        self, users: Tensor, history: Tensor, places: Tensor, targets: Tensor
+    ) -> Tensor:
+        """Mean loss over all targets, each predicted from a prefix of its row's history.
 
         Args:
             users: (B,).
             history: (B, T).
-            targets: (B, T) the item after ``history[:, :t + 1]``, 0 where there is no loss.
+            places: (B, C) where the history of each target ends: it is ``history[:, :place + 1]``.
+            targets: (B, C) item ids, 0 where a row has fewer than C.
         """
 
     @abstractmethod
@@ -90,3 +94,9 @@ class Generator(nn.Module, ABC):
         Returns:
             (B, C).
         """
+
+
+def require_window_targets(value: int | None) -> None:
+    """The bounds of the setting that all packed generators share."""
+    ok = value is None or value >= 1
+    require(ok, "window_targets", value, "at least 1, or empty (~)")

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_sid.generator.base import Generator
+from recbole_sid.generator.base import Generator, require_window_targets
 from recbole_sid.generator.beam import Beams, Ranked, Step, rank_items, search
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.generator.dropout import Dropout
@@ -50,6 +50,7 @@ class IntRRSettings:
     softmax: Literal["level", "children"]
     node_vectors: bool
     window_stride: int
+    window_targets: int | None
     decoding: Literal["exact", "beam"]
     beam_size: int
     hidden_size: int
@@ -97,6 +98,7 @@ class IntRRSettings:
             require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
         for key in ("head_size", "layers", "codebook_inner_size"):
             require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
+        require_window_targets(self.window_targets)
         for key in ("dropout", "attention_dropout", "codebook_dropout", "label_smoothing"):
             value = getattr(self, key)
             require(0 <= value < 1, key, value, "at least 0 and below 1")
@@ -158,11 +160,13 @@ class IntRR(Generator):
     def needs_vectors(settings: IntRRSettings) -> bool:
         return settings.content_vectors
 
-    def packed_loss(self, users: Tensor, history: Tensor, targets: Tensor) -> Tensor:
+    def packed_loss(
+        self, users: Tensor, history: Tensor, places: Tensor, targets: Tensor
+    ) -> Tensor:
         tokens, logits = self._items(history)
         hidden = self._backbone(tokens)  # (B, T, width)
-        trained = targets > 0
-        loss = self._cross_entropy(hidden[trained], targets[trained])
+        row, target = (targets > 0).nonzero(as_tuple=True)  # (N,) each
+        loss = self._cross_entropy(hidden[row, places[row, target]], targets[row, target])
         if logits and self.settings.reconstruction_weight:
             held = history > 0
             codes = self.catalogue.codes[history[held]]

@@ -52,11 +52,12 @@ class Windows(NamedTuple):
 
 
 class PackedBatch(NamedTuple):
-    """A batch of windows, padded with item 0 on the right."""
+    """A batch of windows with some or all of their targets, padded with item 0 on the right."""
 
     users: np.ndarray  # (B,)
     history: np.ndarray  # (B, T)
-    targets: np.ndarray  # (B, T) the item after each history item, 0 where there is no loss
+    places: np.ndarray  # (B, C) position of the item before each target, where its history ends
+    targets: np.ndarray  # (B, C) 0 where a window has fewer than C
 
 
 class PrefixBatch(NamedTuple):
@@ -152,30 +153,52 @@ def windows(sequences: Sequences, window: int, stride: int) -> Windows:
 
 
 def packed_batches(
-    sequences: Sequences, cut: Windows, batch_size: int, rng: np.random.Generator
+    sequences: Sequences,
+    cut: Windows,
+    batch_size: int,
+    together: int | None,
+    rng: np.random.Generator,
 ) -> Iterator[PackedBatch]:
-    """Batches of windows of similar length with about ``batch_size`` samples, in random order."""
-    by_length = rng.permutation(len(cut.lengths))
-    by_length = by_length[np.lexsort([cut.first[by_length], cut.lengths[by_length]])]
-    samples = (cut.lengths - cut.first)[by_length]
-    batch = (np.cumsum(samples) - 1) // _at_least_a_window(cut, batch_size)
+    """Batches of windows of similar length with about ``batch_size`` samples, in random order.
+
+    Args:
+        together: a window's targets are dealt at random in groups of this many, each with a copy of
+            the window that ends where the last of them needs it to, in batches of their own; None:
+            all of them in one. Targets of one window are alike: the fewer share a batch, the more
+            its gradient tells, and the more often a history is encoded.
+    """
+    n_targets = cut.lengths - cut.first  # (n,)
+    which = np.repeat(np.arange(len(n_targets)), n_targets)  # (samples,) its window
+    number = _ranges(np.zeros_like(n_targets), n_targets)  # (samples,) among its window's
+    # In each window its own places, shuffled.
+    places = (cut.first[which] + number)[np.lexsort([rng.random(len(which)), which])]
+    heads = np.flatnonzero(number == 0 if together is None else number % together == 0)
+    counts = np.diff(np.append(heads, len(which)))  # (groups,)
+    lengths = np.maximum.reduceat(places, heads) + 1
+    by_length = rng.permutation(len(heads))
+    by_length = by_length[np.lexsort([-counts[by_length], lengths[by_length]])]
+    size = _at_least_a_group(cut, batch_size, together)
+    batch = (np.cumsum(counts[by_length]) - 1) // size
     batches = np.split(by_length, np.flatnonzero(np.diff(batch)) + 1)
     for rows in (batches[i] for i in rng.permutation(len(batches))):
-        width = int(cut.lengths[rows].max())
-        position = np.arange(width)
-        inside = position < cut.lengths[rows, None]  # (B, T)
-        index = np.where(inside, cut.starts[rows, None] + position, 0)
-        labelled = inside & (position >= cut.first[rows, None])
+        starts = cut.starts[which[heads[rows]], None]  # (B, 1)
+        position = np.arange(int(lengths[rows].max()))
+        inside = position < lengths[rows, None]  # (B, T)
+        target = np.arange(int(counts[rows].max()))
+        held = target < counts[rows, None]  # (B, C)
+        ends = places[heads[rows, None] + np.where(held, target, 0)]  # (B, C)
         yield PackedBatch(
-            users=cut.users[rows],
-            history=np.where(inside, sequences.items[index], 0),
-            targets=np.where(labelled, sequences.items[np.where(labelled, index + 1, 0)], 0),
+            users=cut.users[which[heads[rows]]],
+            history=np.where(inside, sequences.items[starts + np.where(inside, position, 0)], 0),
+            places=ends,
+            targets=np.where(held, sequences.items[starts + ends + 1], 0),
         )
 
 
-def n_packed_batches(cut: Windows, batch_size: int) -> int:
+def n_packed_batches(cut: Windows, batch_size: int, together: int | None) -> int:
     """How many batches :func:`packed_batches` yields."""
-    return -(-int((cut.lengths - cut.first).sum()) // _at_least_a_window(cut, batch_size))
+    n_targets = int((cut.lengths - cut.first).sum())
+    return -(-n_targets // _at_least_a_group(cut, batch_size, together))
 
 
 def prefix_batches(
@@ -209,9 +232,10 @@ def n_prefix_batches(sequences: Sequences, batch_size: int) -> int:
     return -(-sequences.n_targets // batch_size)
 
 
-def _at_least_a_window(cut: Windows, batch_size: int) -> int:
-    """No batch is smaller than one window; with this, samples / size batches, rounded up."""
-    return max(batch_size, int((cut.lengths - cut.first).max()))
+def _at_least_a_group(cut: Windows, batch_size: int, together: int | None) -> int:
+    """No batch is smaller than a group; with this, samples / size batches, rounded up."""
+    most = int((cut.lengths - cut.first).max())
+    return max(batch_size, most if together is None else min(most, together))
 
 
 def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:

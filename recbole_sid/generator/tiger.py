@@ -4,13 +4,13 @@ Retrieval", arXiv 2305.05065).
 The encoder reads the codes of a user's history, the decoder writes the codes of the next item, one
 head a level. What the paper leaves open or does otherwise is a setting: it trains one sample a
 prefix with a bidirectional encoder (``training: prefix``, ``encoder_attention: bidirectional``);
-here the default packs all prefixes of a user into one pass, which needs an encoder that is causal
-over items. Positions are learned per item and per level, where the paper's T5 has relative biases.
-Ours too are one token an item (``history_tokens: items``), a decoder that starts from the encoder's
-state at the last item (``decoder_start: history``), the softmax over the codes that lead on
-(``softmax: children``), and an embedding of its own for every item of the history
-(``item_embedding``, off by default: new items have none, and the SIDs then no longer carry all that
-the model knows of an item).
+here the default packs prefixes of a user, ``window_targets`` at a time, into one pass, which needs
+an encoder that is causal over items. Positions are learned per item and per level, where the
+paper's T5 has relative biases. Ours too are one token an item (``history_tokens: items``), a
+decoder that starts from the encoder's state at the last item (``decoder_start: history``), the
+softmax over the codes that lead on (``softmax: children``), and an embedding of its own for every
+item of the history (``item_embedding``, off by default: new items have none, and the SIDs then no
+longer carry all that the model knows of an item).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_sid.generator.base import Generator
+from recbole_sid.generator.base import Generator, require_window_targets
 from recbole_sid.generator.beam import Ranked, beam_search, rank_items
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.generator.dropout import Dropout
@@ -47,6 +47,7 @@ class TigerSettings:
     decoder_start: Literal["learned", "history"]
     item_embedding: bool
     window_stride: int
+    window_targets: int | None
     beam_size: int
     hidden_size: int
     inner_size: int
@@ -80,6 +81,7 @@ class TigerSettings:
             require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
         for key in ("window_stride", "encoder_layers", "decoder_layers"):
             require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
+        require_window_targets(self.window_targets)
         for key in ("dropout", "attention_dropout", "label_smoothing"):
             value = getattr(self, key)
             require(0 <= value < 1, key, value, "at least 0 and below 1")
@@ -167,19 +169,17 @@ class Tiger(Generator):
     def _decoder_layers(self) -> list[DecoderLayer]:
         return cast("list[DecoderLayer]", list(self.decoder))
 
-    def packed_loss(self, users: Tensor, history: Tensor, targets: Tensor) -> Tensor:
-        # Positions before the first loss of the whole batch need no decoder.
-        first = int((targets > 0).any(dim=0).to(torch.int8).argmax())
-        targets = targets[:, first:]  # (B, C)
+    def packed_loss(
+        self, users: Tensor, history: Tensor, places: Tensor, targets: Tensor
+    ) -> Tensor:
         encoded = self._encode(users, history, None)
-        # Query (c, l) belongs to the history that ends with item first + c.
-        last_item = torch.arange(first, history.shape[1], device=history.device)
-        last_item = last_item.repeat_interleave(self.catalogue.n_levels)  # (C * L,)
+        # Query (c, l) belongs to the history that ends with item places[:, c].
+        last_item = places.repeat_interleave(self.catalogue.n_levels, dim=1)  # (B, C * L)
         item_of_key = self._item_of_token[: encoded.shape[1]]
-        last_token = torch.arange(first + 1, history.shape[1] + 1, device=history.device)
-        last_token = self._n_user + last_token * self._per_item - 1  # (C,)
-        mask = item_of_key <= last_item[:, None]
-        memory = self._remember(encoded, mask, encoded[:, last_token])
+        mask = (item_of_key <= last_item[:, :, None])[:, None]  # (B, 1, C * L, tokens)
+        row = torch.arange(len(places), device=places.device)[:, None]
+        last_token = self._n_user + (places + 1) * self._per_item - 1  # (B, C)
+        memory = self._remember(encoded, mask, encoded[row, last_token])
         hidden = self._decode(memory, targets)  # (B, C, L, hidden)
         trained = targets > 0
         return self._cross_entropy(hidden[trained], targets[trained])

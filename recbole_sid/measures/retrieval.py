@@ -18,6 +18,7 @@ from tqdm import tqdm
 from recbole_sid.errors import InputError
 from recbole_sid.items.ragged import blocks, places_in_row, ranges, starts_of
 from recbole_sid.items.shared_users import Interactions, make_baskets
+from recbole_sid.measures import NothingToMeasure
 from recbole_sid.settings import require
 
 logger = logging.getLogger("recbole_sid")
@@ -28,7 +29,7 @@ BLOCK = 1 << 22
 
 @dataclass(frozen=True)
 class RetrievalSettings:
-    """How retrieval is measured.
+    """How retrieval is measured; defaults: ``properties/measures.yaml``.
 
     Attributes:
         retrieval_negatives: negatives a query; 999 in the paper.
@@ -134,7 +135,8 @@ def heldout_pairs(
         seed: 0 or more.
 
     Raises:
-        InputError: malformed interactions, or no such pair.
+        InputError: malformed interactions.
+        NothingToMeasure: there is no such pair.
     """
     known = Together(training, n_items)
     both = Interactions(
@@ -165,7 +167,7 @@ def heldout_pairs(
         if len(found) >= settings.retrieval_queries:
             break
     if len(found) == 0:
-        raise InputError(
+        raise NothingToMeasure(
             f"{len(held_out.items)} held-out interactions bring no item together with one of its "
             "user's training items for the first time: there is nothing to measure retrieval on. "
             "Use a data set with longer histories"
@@ -230,7 +232,8 @@ def retrieval(
         query, and ``negatives_least``.
 
     Raises:
-        InputError: vectors of a wrong shape, NaN or infinity; no query with enough negatives.
+        InputError: vectors of a wrong shape, NaN or infinity.
+        NothingToMeasure: no query has enough negatives.
     """
     pairs, together = held_out
     if vectors.ndim != 2 or len(vectors) != together.n_items or not np.isfinite(vectors).all():
@@ -252,7 +255,7 @@ def retrieval(
             bar.update(end - start)
     enough = counts >= max(top)
     if not enough.any():
-        raise InputError(
+        raise NothingToMeasure(
             f"none of the {len(pairs)} queries has {max(top)} negatives: of {together.n_items} "
             "items, nearly all go together with it. Lower retrieval_top, or use a data set with "
             "more items"

@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.metrics import adjusted_mutual_info_score, homogeneity_completeness_v_measure
 
 from recbole_sid.errors import InputError
+from recbole_sid.measures import NothingToMeasure
 from recbole_sid.sid.groups import group
 
 NO_CATEGORY = -1
@@ -50,7 +51,8 @@ def level_agreement(codes: np.ndarray, categories: np.ndarray) -> dict[str, floa
         categories: integers (n,), the finest category of each item; below 0: it has none.
 
     Raises:
-        InputError: shapes that do not fit, or fewer than two categories among the items.
+        InputError: shapes that do not fit.
+        NothingToMeasure: fewer than two categories among the items.
     """
     if codes.ndim != 2 or codes.shape[1] == 0 or categories.shape != codes.shape[:1]:
         raise InputError(
@@ -61,7 +63,7 @@ def level_agreement(codes: np.ndarray, categories: np.ndarray) -> dict[str, floa
     codes, categories = codes[known], categories[known]
     n_categories = len(np.unique(categories))
     if n_categories < 2:
-        raise InputError(
+        raise NothingToMeasure(
             f"the {len(known)} items are in {n_categories} categories, but at least 2 are needed "
             "to measure codes against them. Set item_category_field to a column that tells items "
             "apart, or measure more items"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +37,8 @@ class SIDRecommender(SequentialRecommender):
         sids: of the items, rows in the dataset's order.
         embeddings: float32 (n_items, d), dense vectors that the tokenizer made besides; None from
             others, and where ``sids`` were given.
+        tokenizer_weights: what ``Tokenizer.assign`` takes to give further items their codes; None
+            from tokenizers that cannot, and where ``sids`` were given.
         generator: what is trained.
     """
 
@@ -65,8 +67,9 @@ class SIDRecommender(SequentialRecommender):
         super().__init__(config, dataset)
         tokens = tuple(dataset.field2id_token[self.ITEM_ID][1:].tolist())
         self.embeddings: np.ndarray | None = None
+        self.tokenizer_weights: Mapping[str, np.ndarray] | None = None
         if sids is None:
-            sids, self.embeddings = semantic_ids(
+            sids, self.embeddings, self.tokenizer_weights = semantic_ids(
                 config, tokens, lambda: training_interactions(dataset, config)
             )
         self.sids = sids.aligned(tokens)

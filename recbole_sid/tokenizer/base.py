@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -110,6 +110,9 @@ class BaseCodes(NamedTuple):
             that move items read it. None: to them all codes cost the same.
         embeddings: float32 (n_items, d), a dense vector an item for whoever wants one, rows like
             ``codes``; None from tokenizers that make none.
+        weights: float32 or integer arrays by name: all that :meth:`Tokenizer.assign` needs besides
+            settings and seed, and nothing of single items. None from tokenizers that give codes to
+            no other items than those of the fit.
     """
 
     codes: np.ndarray
@@ -117,6 +120,7 @@ class BaseCodes(NamedTuple):
     report: dict[str, Any]
     space: CodeSpace | None = None
     embeddings: np.ndarray | None = None
+    weights: Mapping[str, np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -162,24 +166,32 @@ class Tokenizer(ABC, Generic[S]):
     A tokenizer is deterministic on a CPU: the same settings, items and seed give every item the
     same codes, whatever the order of the rows and the state of the global random numbers.
 
-    A new tokenizer sets ``Settings`` and ``needs_vectors`` and writes :meth:`fit_sorted`.
+    A new tokenizer sets ``Settings`` and ``needs_vectors`` and writes :meth:`fit_sorted`. If it can
+    give codes to items that it was not fitted on, it sets ``can_assign`` and writes
+    :meth:`assigned` as well.
 
     Attributes:
         Settings: the frozen dataclass of its settings.
+        name: what messages and logs call it; without one, its class.
         prefix: what stands before the names of its settings in the flat keys.
         needs_vectors: whether ``Items.vectors`` must be there.
         needs_pairs: whether ``Items.pairs`` must be there.
         needs_source: whether ``Items.source`` must be there.
+        can_assign: whether :meth:`assign` works.
+        assigns_by: what :meth:`assign` reads of an item, its row of ``vectors`` or of ``source``.
         trains: whether fitting takes long enough to keep its codes in the cache.
         checkpoint: set by stage 1 when the codes will be kept. :meth:`fit_sorted` may write to it
             all that it needs to go on after it was killed; those that take seconds need not.
     """
 
     Settings: ClassVar[type]
+    name: ClassVar[str] = ""
     prefix: ClassVar[str] = "tokenizer_"
     needs_vectors: ClassVar[bool]
     needs_pairs: ClassVar[bool] = False
     needs_source: ClassVar[bool] = False
+    can_assign: ClassVar[bool] = False
+    assigns_by: ClassVar[Literal["vectors", "source"]] = "vectors"
     trains: ClassVar[bool] = True
 
     def __init__(self, settings: S, *, seed: int, device: torch.device, progress: bool) -> None:
@@ -203,11 +215,8 @@ class Tokenizer(ABC, Generic[S]):
         Raises:
             InputError: vectors are needed and missing, or do not fit the settings.
         """
-        if self.needs_vectors and items.vectors is None:
-            raise InputError(
-                f"tokenizer {type(self).__name__} needs item vectors, but there are none: choose "
-                "text columns for the encoder (item_text_fields) or give item_embedding_file"
-            )
+        if self.needs_vectors:
+            self._require_vectors(items)
         order = sorted(range(len(items.tokens)), key=items.tokens.__getitem__)
         fitted = self.fit_sorted(items.take(order))
         codes = np.empty_like(fitted.codes)
@@ -220,6 +229,52 @@ class Tokenizer(ABC, Generic[S]):
     @abstractmethod
     def fit_sorted(self, items: Items) -> BaseCodes:
         """Learn the codes of ``items``, whose rows come sorted by raw id."""
+
+    def assign(self, items: Items, weights: Mapping[str, np.ndarray]) -> BaseCodes:
+        """Codes of any items, by what a fit of the same settings and seed learned.
+
+        Nothing is trained, and no item depends on another: in any order, in company or alone an
+        item gets the same codes on a CPU, and those that were fitted get those of the fit.
+
+        Args:
+            items: with ``vectors`` or ``source``, as ``assigns_by`` says; pairs are not read.
+            weights: :attr:`BaseCodes.weights` of the fit.
+
+        Returns:
+            Rows as in ``items``; the report is on these items alone, and there are no weights.
+
+        Raises:
+            InputError: the tokenizer cannot do it, what it reads is missing, or the weights do not
+                fit the items or the settings.
+        """
+        if not self.can_assign:
+            raise InputError(
+                f"tokenizer {self._called} cannot give codes to items it was not fitted on; choose "
+                "rqkmeans, rqvae, quasid or unisid"
+            )
+        if self.assigns_by == "vectors":
+            self._require_vectors(items)
+        elif items.source is None:
+            raise InputError(
+                f"tokenizer {self._called} needs the items' columns (Items.source), but there are "
+                "none: read them with ItemSource.read"
+            )
+        return self.assigned(items, dict(weights))  # those of a file are read once
+
+    def assigned(self, items: Items, weights: Mapping[str, np.ndarray]) -> BaseCodes:
+        """What :meth:`assign` gives; what it reads of ``items`` is there."""
+        raise NotImplementedError(f"{type(self).__name__} sets can_assign and lacks assigned")
+
+    @property
+    def _called(self) -> str:
+        return self.name or type(self).__name__
+
+    def _require_vectors(self, items: Items) -> None:
+        if items.vectors is None:
+            raise InputError(
+                f"tokenizer {self._called} needs item vectors, but there are none: choose "
+                "text columns for the encoder (item_text_fields) or give item_embedding_file"
+            )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from recbole_sid.errors import InputError
 from recbole_sid.items.vectors import load_item_vectors, save_item_vectors
 from recbole_sid.sid.space import CodeSpace
 from recbole_sid.sid.table import SemanticIDs
+from recbole_sid.tokenizer.stored_weights import StoredWeights, save_tokenizer_weights
 
 
 class Fitted(NamedTuple):
@@ -18,15 +20,18 @@ class Fitted(NamedTuple):
 
     Attributes:
         base: codes before the collision rule; its provenance says under ``beside`` which of the
-            other two there are.
+            other three there are.
         space: what every item would pay for every code; None if the tokenizer has none, or if it
             was not asked for.
         embeddings: float32 (n_items, d), None if the tokenizer makes none.
+        weights: what ``Tokenizer.assign`` takes, None from tokenizers that cannot. Those from the
+            cache are read when they are asked for.
     """
 
     base: SemanticIDs
     space: CodeSpace | None
     embeddings: np.ndarray | None
+    weights: Mapping[str, np.ndarray] | None = None
 
 
 def write_cache(path: Path, fitted: Fitted) -> None:
@@ -51,6 +56,8 @@ def write_cache(path: Path, fitted: Fitted) -> None:
         fitted.space.taken(order).save(_beside(path, "space"))
     if fitted.embeddings is not None:
         save_item_vectors(_beside(path, "embeddings"), fitted.embeddings[order], tokens)
+    if fitted.weights is not None:
+        save_tokenizer_weights(_beside(path, "weights"), fitted.weights)
     base.aligned(tokens).save(path)
 
 
@@ -66,7 +73,7 @@ def read_cache(path: Path, tokens: tuple[str, ...], with_space: bool) -> Fitted 
     if not path.is_file():
         return None
     base = SemanticIDs.load(path).aligned(tokens)
-    space, embeddings = None, None
+    space, embeddings, weights = None, None, None
     beside = base.provenance.get("beside", [])
     if with_space and "space" in beside:
         file = _beside(path, "space")
@@ -78,7 +85,12 @@ def read_cache(path: Path, tokens: tuple[str, ...], with_space: bool) -> Fitted 
         if not file.is_file():
             return None
         embeddings = load_item_vectors(file, None, tokens)
-    return Fitted(base, space, embeddings)
+    if "weights" in beside:
+        file = _beside(path, "weights")
+        if not file.is_file():
+            return None
+        weights = StoredWeights(file)
+    return Fitted(base, space, embeddings, weights)
 
 
 def _beside(path: Path, what: str) -> Path:

@@ -40,14 +40,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger("recbole_sid")
 
 # Raise it when what tokenizers share gives other codes, so that no stale file is read.
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
 
 class Stage1(NamedTuple):
-    """What stage 1 gives: SIDs, and float32 (n_items, d) vectors from tokenizers that make some."""
+    """What stage 1 gives.
+
+    Attributes:
+        sids: of all items, after the collision rule.
+        embeddings: float32 (n_items, d), from tokenizers that make some.
+        weights: from tokenizers that can give codes to further items by them.
+    """
 
     sids: SemanticIDs
     embeddings: np.ndarray | None
+    weights: Mapping[str, np.ndarray] | None
 
 
 def semantic_ids(
@@ -64,48 +71,72 @@ def semantic_ids(
     Raises:
         InputError: the item file, the vectors or the SID file do not fit; nothing is written then.
     """
-    spec = config.tokenizer_spec
-    seed = stage_seed(config["seed"], "tokenizer")
-    tokenizer: Tokenizer = spec.cls(
+    tokenizer = configured_tokenizer(config)
+    items = catalogue_items(config, tokens)
+    if tokenizer.needs_pairs:
+        items = replace(items, pairs=pairs_of(config, items, training()))
+    fitted = fitted_codes(config, tokenizer, items)
+    sids = apply_collision(
+        fitted.base, config.run.collision, fitted.space, config.run.collision_capacity
+    )
+    logger.info("Stage 1: %s", describe(sids))
+    return Stage1(sids, fitted.embeddings, fitted.weights)
+
+
+def configured_tokenizer(config: Config) -> Tokenizer:
+    """The tokenizer of the settings, not fitted yet."""
+    return config.tokenizer_spec.cls(
         config.tokenizer_settings,
-        seed=seed,
+        seed=stage_seed(config["seed"], "tokenizer"),
         device=config["device"],
         progress=bool(config["show_progress"]),
     )
-    items = Items(tokens, item_vectors(config, tokens) if tokenizer.needs_vectors else None)
-    if tokenizer.needs_pairs:
-        items = replace(items, pairs=pairs_of(config, items, training()))
-    if tokenizer.needs_source:
-        items = replace(items, source=source_of(config, tokens))
+
+
+def catalogue_items(config: Config, tokens: tuple[str, ...]) -> Items:
+    """What the configured tokenizer reads of each item by itself: all but the pairs."""
+    cls = config.tokenizer_spec.cls
+    return Items(
+        tokens,
+        item_vectors(config, tokens) if cls.needs_vectors else None,
+        source=source_of(config, tokens) if cls.needs_source else None,
+    )
+
+
+def fitted_codes(config: Config, tokenizer: Tokenizer, items: Items) -> Fitted:
+    """What ``tokenizer`` makes of ``items``: from the cache, or by fitting it now."""
+    spec = config.tokenizer_spec
     settings = {key: config[key] for key in spec.keys}
     source = source_hash(spec.cls) if tokenizer.trains else None
     path = None
     if source is not None:
-        key = _key([spec.name, source, settings, seed], items)
+        key = _key([spec.name, source, settings, tokenizer.seed], items)
         path = config.run.cache_folder / "codes" / f"{key}.safetensors"
         tokenizer.checkpoint = Checkpoint(path)
-    rule = config.run.collision
-    fitted = None if path is None else read_cache(path, tokens, needs_space(rule))
+    with_space = needs_space(config.run.collision)
+    fitted = None if path is None else read_cache(path, items.tokens, with_space)
     if fitted is not None:
         logger.info("Stage 1: SIDs from the cache, %s", path)
     else:
-        made = tokenizer.fit(replace(items, titles=titles(config, tokens)))
-        extras = {"space": made.space, "embeddings": made.embeddings}
+        made = tokenizer.fit(replace(items, titles=titles(config, items.tokens)))
+        extras = {
+            "space": made.space,
+            "embeddings": made.embeddings,
+            "weights": made.weights,
+        }
         provenance = {
             "tokenizer": spec.name,
             "settings": settings,
             "report": made.report,
             "beside": [name for name, extra in extras.items() if extra is not None],
         }
-        base = SemanticIDs(tokens, made.codes, made.sizes, "none", provenance)
-        fitted = Fitted(base, made.space, made.embeddings)
+        base = SemanticIDs(items.tokens, made.codes, made.sizes, "none", provenance)
+        fitted = Fitted(base, made.space, made.embeddings, made.weights)
         if path is not None:
             write_cache(path, fitted)
     if tokenizer.checkpoint is not None:
         tokenizer.checkpoint.finish()
-    sids = apply_collision(fitted.base, rule, fitted.space, config.run.collision_capacity)
-    logger.info("Stage 1: %s", describe(sids))
-    return Stage1(sids, fitted.embeddings)
+    return fitted
 
 
 def describe(sids: SemanticIDs) -> str:

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from recbole_sid.errors import InputError
 from recbole_sid.settings import require
+from recbole_sid.tokenizer.autoencoder import Autoencoded
 from recbole_sid.tokenizer.base import BaseCodes, Items
 from recbole_sid.tokenizer.contrastive import contrastive_loss
 from recbole_sid.tokenizer.repulsion import require_schedule, share
-from recbole_sid.tokenizer.rqvae import RQVAE, Autoencoded, RQVAESettings
+from recbole_sid.tokenizer.rqvae import RQVAE
+from recbole_sid.tokenizer.rqvae_settings import RQVAESettings
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class QuaSID(RQVAE):
     """
 
     Settings: ClassVar[type] = QuaSIDSettings
-    needs_pairs: ClassVar[bool] = True
     name: ClassVar[str] = "quasid"
+    needs_pairs: ClassVar[bool] = True
     settings: QuaSIDSettings
 
     def fit_sorted(self, items: Items) -> BaseCodes:

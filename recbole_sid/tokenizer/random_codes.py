@@ -17,6 +17,7 @@ class RandomCodes(Tokenizer[LevelSettings]):
     """
 
     Settings: ClassVar[type] = LevelSettings
+    name: ClassVar[str] = "random"
     needs_vectors: ClassVar[bool] = False
     trains: ClassVar[bool] = False
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from recbole_sid.errors import InputError
 from recbole_sid.seeds import random_state, set_random_state
-from recbole_sid.settings import require
 from recbole_sid.sid.groups import group
 from recbole_sid.sid.quality import entropy
 from recbole_sid.sid.space import CodeSpace
+from recbole_sid.tokenizer.autoencoder import Autoencoded, Autoencoder, encode, read
 from recbole_sid.tokenizer.base import BaseCodes, Items, Tokenizer, logger, seeded
+from recbole_sid.tokenizer.blocks import in_blocks
 from recbole_sid.tokenizer.code_use import code_use, describe, warn_if_collapsed
 from recbole_sid.tokenizer.largest_groups import largest_groups
 from recbole_sid.tokenizer.losses import (
@@ -27,94 +27,20 @@ from recbole_sid.tokenizer.losses import (
     mean_squared_length,
     reconstruction_loss,
 )
-from recbole_sid.tokenizer.quantizer import Quantized, ResidualQuantizer
-from recbole_sid.tokenizer.repulsion import Repulsion, RepulsionSettings, describe_figures
-from recbole_sid.tokenizer.vectors import VectorSettings, reduced, standardized
+from recbole_sid.tokenizer.repulsion import Repulsion, describe_figures
+from recbole_sid.tokenizer.rqvae_settings import RQVAESettings
+from recbole_sid.tokenizer.stored_weights import require_input_dim, require_shapes
+from recbole_sid.tokenizer.vectors import (
+    preparation_shapes,
+    prepared,
+    reduction,
+    standardization,
+)
 
-ENCODE_ROWS = 16_384
 COLLAPSE_REMEDY = (
     "keep tokenizer_kmeans_init on and tokenizer_restart_after small, lower tokenizer_commitment "
     "or tokenizer_learning_rate, or use tokenizer rqkmeans, which cannot collapse this way"
 )
-
-
-@dataclass(frozen=True)
-class RQVAESettings(VectorSettings, RepulsionSettings):
-    """Settings of :class:`RQVAE`."""
-
-    standardize: bool
-    hidden_sizes: list[int]
-    latent_dim: int
-    dropout: float
-    loss_unit: Literal["length", "one"]
-    commitment: float
-    codebook_update: Literal["ema", "gradient"]
-    ema_decay: float
-    kmeans_init: bool
-    kmeans_init_sample: int | None
-    restart_after: int | None
-    optimizer: Literal["adam", "adamw", "adagrad"]
-    learning_rate: float
-    weight_decay: float
-    epochs: int
-    batch_size: int
-    log_every: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("latent_dim", "epochs", "batch_size", "log_every"):
-            value = vars(self)[name]
-            require(value >= 1, f"tokenizer_{name}", value, "at least 1")
-        for name in ("kmeans_init_sample", "restart_after"):
-            value = vars(self)[name]
-            ok = value is None or value >= 1
-            require(ok, f"tokenizer_{name}", value, "at least 1, or empty (~)")
-        for name in ("commitment", "weight_decay"):
-            value = vars(self)[name]
-            require(value >= 0, f"tokenizer_{name}", value, "at least 0")
-        for name in ("dropout", "ema_decay"):
-            value = vars(self)[name]
-            require(0 <= value < 1, f"tokenizer_{name}", value, "at least 0 and below 1")
-        require(self.learning_rate > 0, "tokenizer_learning_rate", self.learning_rate, "above 0")
-        require(
-            all(size >= 1 for size in self.hidden_sizes),
-            "tokenizer_hidden_sizes",
-            self.hidden_sizes,
-            "at least 1 in every layer",
-        )
-
-
-class Autoencoded(NamedTuple):
-    """What :class:`Autoencoder` makes of a batch.
-
-    Attributes:
-        latents: (B, d), encoder outputs before quantisation.
-        quantized: see :class:`~recbole_sid.tokenizer.quantizer.Quantized`.
-        decoded: (B, D), the vectors as reconstructed.
-    """
-
-    latents: Tensor
-    quantized: Quantized
-    decoded: Tensor
-
-
-class Autoencoder(nn.Module):
-    """Encoder, residual quantiser, and a decoder with the encoder's layers mirrored."""
-
-    def __init__(self, input_dim: int, settings: RQVAESettings) -> None:
-        super().__init__()
-        widths = [input_dim, *settings.hidden_sizes, settings.latent_dim]
-        self.encoder = _mlp(widths, settings.dropout)
-        self.quantizer = ResidualQuantizer(
-            settings.sizes, settings.latent_dim, settings.codebook_update, settings.ema_decay
-        )
-        self.decoder = _mlp(widths[::-1], settings.dropout)
-
-    def forward(self, vectors: Tensor) -> Autoencoded:
-        """Encode, quantise and decode ``vectors`` (B, D)."""
-        latents = self.encoder(vectors)  # (B, d)
-        quantized = self.quantizer(latents)
-        return Autoencoded(latents, quantized, self.decoder(quantized.quantized))
 
 
 @dataclass
@@ -150,14 +76,12 @@ class RQVAE(Tokenizer[RQVAESettings]):
     on the epoch it sets in :meth:`begin_epoch`. They draw from torch's global random numbers and
     keep nothing from one epoch to the next, so that a killed training goes on with the epoch it had
     reached.
-
-    Attributes:
-        name: what logs call it.
     """
 
     Settings: ClassVar[type] = RQVAESettings
-    needs_vectors: ClassVar[bool] = True
     name: ClassVar[str] = "rqvae"
+    needs_vectors: ClassVar[bool] = True
+    can_assign: ClassVar[bool] = True
 
     def __init__(
         self, settings: RQVAESettings, *, seed: int, device: torch.device, progress: bool
@@ -169,10 +93,12 @@ class RQVAE(Tokenizer[RQVAESettings]):
     def fit_sorted(self, items: Items) -> BaseCodes:
         assert items.vectors is not None
         sizes = self.settings.sizes
-        prepared = reduced(items.vectors, self.settings.reduce_dim)
+        preparation = reduction(items.vectors, self.settings.reduce_dim)
+        inputs = _prepared(items.vectors, preparation)
         if self.settings.standardize:
-            prepared = standardized(prepared)
-        vectors = torch.from_numpy(prepared).to(self.device)  # (n, D)
+            scale = standardization(inputs)
+            inputs, preparation = prepared(inputs, scale), preparation | scale
+        vectors = torch.from_numpy(inputs).to(self.device)  # (n, D)
         with seeded(self.seed, self.device):
             model = Autoencoder(vectors.shape[1], self.settings).to(self.device)
             optimizer = _optimizer(model, self.settings)
@@ -182,7 +108,9 @@ class RQVAE(Tokenizer[RQVAESettings]):
                 if self.settings.kmeans_init:
                     self._start_codebooks(model, vectors)
             self._train(model, optimizer, vectors, progress)
-        codes = encode(model, vectors)
+        trained = {name: t.cpu().numpy() for name, t in model.encoding_weights().items()}
+        weights = preparation | trained
+        codes, space = self._read(model, items.vectors, weights)
         use = code_use(codes, sizes)
         warn_if_collapsed(use, sizes, len(codes), self.settings.collapse_below, COLLAPSE_REMEDY)
         report = {
@@ -192,7 +120,39 @@ class RQVAE(Tokenizer[RQVAESettings]):
             "largest_groups": largest_groups(codes, items),
             **use,
         }
-        return BaseCodes(codes, sizes, report, code_space(model, vectors))
+        return BaseCodes(codes, sizes, report, space, None, weights)
+
+    def assigned(self, items: Items, weights: Mapping[str, np.ndarray]) -> BaseCodes:
+        assert items.vectors is not None
+        model = self._rebuilt(items.vectors, weights)
+        codes, space = self._read(model, items.vectors, weights)
+        sizes = self.settings.sizes
+        return BaseCodes(codes, sizes, dict(code_use(codes, sizes)), space)
+
+    def _rebuilt(self, vectors: np.ndarray, weights: Mapping[str, np.ndarray]) -> Autoencoder:
+        """The trained model, of ``weights`` that fit ``vectors`` (n, D) and the settings."""
+        settings = self.settings
+        require_input_dim(vectors, weights, "encoder.0.weight")
+        shapes, dim = preparation_shapes(
+            vectors.shape[1], weights, settings.reduce_dim is not None, settings.standardize
+        )
+        with seeded(self.seed, self.device):
+            model = Autoencoder(dim, settings).to(self.device)
+        state = model.encoding_weights()
+        shapes |= {name: tuple(tensor.shape) for name, tensor in state.items()}
+        require_shapes(weights, shapes)
+        # The decoder, the moving averages of codes and their idle steps are for training.
+        model.load_state_dict(
+            {name: torch.from_numpy(weights[name]) for name in state}, strict=False
+        )
+        return model
+
+    def _read(
+        self, model: Autoencoder, vectors: np.ndarray, weights: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, CodeSpace]:
+        """Codes int32 (n, L) of raw ``vectors`` (n, D), and their space."""
+        codes, latents = in_blocks(lambda block: read(model, prepared(block, weights)), vectors)
+        return codes, CodeSpace(latents, model.code_vectors(), residual=True)
 
     def begin_epoch(self, epoch: int) -> None:
         """Called before the batches of ``epoch``, from 1 to ``epochs``."""
@@ -338,29 +298,9 @@ class RQVAE(Tokenizer[RQVAESettings]):
         }
 
 
-@torch.no_grad()
-def encode(model: Autoencoder, vectors: Tensor) -> np.ndarray:
-    """Codes int32 (n, L) of ``vectors`` (n, D), without dropout."""
-    model.eval()
-    parts = [model.quantizer(model.encoder(part)).codes for part in vectors.split(ENCODE_ROWS)]
-    return torch.cat(parts).cpu().numpy().astype(np.int32)
-
-
-@torch.no_grad()
-def code_space(model: Autoencoder, vectors: Tensor) -> CodeSpace:
-    """The latents of ``vectors`` (n, D), without dropout, and the code vectors."""
-    model.eval()
-    latents = torch.cat([model.encoder(part) for part in vectors.split(ENCODE_ROWS)])  # (n, d)
-    books = tuple(book.vectors.detach().cpu().numpy() for book in model.quantizer.levels)
-    return CodeSpace(latents.cpu().numpy(), books, residual=True)
-
-
-def _mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
-    """Linear layers with ReLU and dropout between them; none after the last."""
-    layers: list[nn.Module] = []
-    for width_in, width_out in pairwise(widths):
-        layers += [nn.Linear(width_in, width_out), nn.ReLU(), nn.Dropout(dropout)]
-    return nn.Sequential(*layers[:-2])
+def _prepared(vectors: np.ndarray, weights: Mapping[str, np.ndarray]) -> np.ndarray:
+    (found,) = in_blocks(lambda block: (prepared(block, weights),), vectors)
+    return found
 
 
 def _optimizer(model: Autoencoder, settings: RQVAESettings) -> torch.optim.Optimizer:

@@ -38,6 +38,7 @@ class SIDFile(Tokenizer[SIDFileSettings]):
     """
 
     Settings = SIDFileSettings
+    name = "file"
     prefix = "sid_"
     needs_vectors = False
     trains = False

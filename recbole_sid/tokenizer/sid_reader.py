@@ -119,12 +119,7 @@ class SidReader(nn.Module):
             InputError: an item is too long, or a state is not finite in ``dtype``.
         """
         backbone = self.backbone
-        highest, size = int(token_ids.max()), len(backbone.word_vectors)
-        if highest >= size:
-            raise InputError(
-                f"token {highest} is unknown to backbone {backbone.name!r}, which has {size} token "
-                "vectors: tokenize with its own tokenizer, or name a folder where both fit"
-            )
+        self._require_known(int(token_ids.max()))
         kept = Content(torch.from_numpy(token_ids.astype(np.int64)), offsets, backbone)
         if not backbone.from_top:
             return kept
@@ -140,16 +135,32 @@ class SidReader(nn.Module):
                 places = torch.from_numpy(ranges(offsets[rows], lengths[rows]))
                 states[places] = found[present].to(dtype)
                 bar.update(len(rows))
-        if not states.isfinite().all():
-            raise InputError(
-                f"backbone {backbone.name!r}: states of the content do not fit into {dtype}: keep "
-                "them in torch.float32 or set tokenizer_backbone_insert to 'bottom'"
-            )
+        self._require_finite(states)
         size = states.numel() * states.element_size()
         logger.info(
             "Item content: %d MB of states kept, %d bytes an item", size >> 20, size // len(lengths)
         )
         return Content(states, offsets, None)
+
+    @torch.no_grad()
+    def entering(self, token_ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """The content of items of one length, as :meth:`content` gives it: (B, T) -> (B, T, width).
+
+        Args:
+            token_ids: int64.
+            dtype: as for :meth:`content`: to what type states of the lower layers are rounded.
+
+        Raises:
+            InputError: as :meth:`content`.
+        """
+        self._require_known(int(token_ids.max()))
+        if not self.backbone.from_top:
+            return self.backbone.embed(token_ids)
+        self._require_room(token_ids.shape[1] + self.levels + 1)
+        mask = torch.ones_like(token_ids, dtype=torch.bool)
+        states = self.backbone.lower(token_ids, mask).to(dtype)
+        self._require_finite(states)
+        return states.float()
 
     def _packing(self, width: int, lengths: Tensor, images: Images | None) -> tuple[Tensor, Tensor]:
         """The order (B, N) of [content, images, SID, EMB] that leaves no gap, and its end (B,)."""
@@ -170,6 +181,22 @@ class SidReader(nn.Module):
         own = torch.arange(absent - self.levels - 1, absent, device=device)
         order = torch.cat([keys, *parts, own.expand(len(lengths), -1)], dim=1)  # (B, N)
         return order.argsort(dim=1, stable=True), filled + self.levels + 1
+
+    def _require_known(self, token: int) -> None:
+        size = len(self.backbone.word_vectors)
+        if token >= size:
+            raise InputError(
+                f"token {token} is unknown to backbone {self.backbone.name!r}, which has {size} "
+                "token vectors: tokenize with its own tokenizer, or name a folder where both fit"
+            )
+
+    def _require_finite(self, states: Tensor) -> None:
+        if not states.isfinite().all():
+            raise InputError(
+                f"backbone {self.backbone.name!r}: states of the content do not fit into "
+                f"{states.dtype}: keep them in torch.float32 or set tokenizer_backbone_insert to "
+                "'bottom'"
+            )
 
     def _require_room(self, size: int) -> None:
         bound = self.backbone.max_positions

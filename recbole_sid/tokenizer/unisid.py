@@ -7,6 +7,7 @@ logit of its level: there is no codebook of vectors and no residual.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -16,110 +17,40 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from recbole_sid.errors import InputError
-from recbole_sid.precision import resolve_precision
+from recbole_sid.items.schema import ItemInputs
 from recbole_sid.seeds import random_state, set_random_state
-from recbole_sid.settings import require
-from recbole_sid.sid.space import CodeSpace
-from recbole_sid.tokenizer.backbone import Backbone, BackboneSettings
-from recbole_sid.tokenizer.balanced_batches import BalancedBatches, BatchSettings
+from recbole_sid.tokenizer.backbone import Backbone
+from recbole_sid.tokenizer.balanced_batches import BalancedBatches
 from recbole_sid.tokenizer.base import BaseCodes, Items, Tokenizer, logger, seeded
 from recbole_sid.tokenizer.code_use import code_use, describe, warn_if_collapsed
-from recbole_sid.tokenizer.granularity import GranularitySettings, granularity
+from recbole_sid.tokenizer.granularity import granularity
 from recbole_sid.tokenizer.largest_groups import largest_groups
-from recbole_sid.tokenizer.reconstruction import (
-    ReconstructionSettings,
-    Summaries,
-    summary_decoder,
-)
-from recbole_sid.tokenizer.repulsion import Repulsion, RepulsionSettings
-from recbole_sid.tokenizer.sid_reader import Content, Images, SidReader, bucketed
+from recbole_sid.tokenizer.reconstruction import Summaries, summary_decoder
+from recbole_sid.tokenizer.repulsion import Repulsion
+from recbole_sid.tokenizer.sid_reader import SidReader
 from recbole_sid.tokenizer.unisid_losses import (
     balance_loss,
     embedding_loss,
     level_directions,
     multi_granularity_loss,
 )
-from recbole_sid.tokenizer.unisid_network import Encoded, UniSIDNetwork
+from recbole_sid.tokenizer.unisid_network import Encoded, UniSIDNetwork, image_dim_of
+from recbole_sid.tokenizer.unisid_reading import (
+    KEPT,
+    Catalogue,
+    CodesRead,
+    autocast,
+    image_tensors,
+    read_batch,
+    read_codes,
+)
+from recbole_sid.tokenizer.unisid_settings import UniSIDSettings
 from recbole_sid.tokenizer.unisid_watch import EpochWatch, describe_epoch
 
 COLLAPSE_REMEDY = (
     "set tokenizer_balance_weight above 0, tokenizer_similarity to probabilities, or lower "
     "tokenizer_learning_rate and tokenizer_head_learning_rate"
 )
-# Items that go through the backbone at a time.
-READ_ROWS = 64
-# The type in which states of frozen layers are kept, see SidReader.content.
-KEPT = torch.float16
-
-
-@dataclass(frozen=True)
-class UniSIDSettings(
-    GranularitySettings, BatchSettings, RepulsionSettings, BackboneSettings, ReconstructionSettings
-):
-    """Settings of :class:`UniSID`; those of its parts stand with them."""
-
-    similarity: Literal["logits", "probabilities"]
-    similarity_temperature: float
-    rotate: bool
-    sid_weight: float
-    sid_temperature: float
-    balance_weight: float
-    balance_temperature: float
-    embedding_weight: float
-    embedding_temperature: float
-    embedding_dim: int
-    second_view: bool
-    reconstruction_weight: float
-    repulsion_on: Literal["logits", "embedding"]
-    learning_rate: float
-    head_learning_rate: float
-    weight_decay: float
-    warmup_share: float
-    clip_norm: float
-    epochs: int
-    precision: Literal["auto", "float32", "bf16"]
-    collapse_below: float
-
-    def __post_init__(self) -> None:
-        # The parts derive from one base or from none: each checks its own.
-        GranularitySettings.__post_init__(self)
-        BatchSettings.__post_init__(self)
-        RepulsionSettings.__post_init__(self)
-        BackboneSettings.__post_init__(self)
-        ReconstructionSettings.__post_init__(self)
-        require(
-            len(set(self.sizes)) == 1,
-            "tokenizer_codebook_size",
-            self.codebook_size,
-            "one number for all levels: their logits are compared as one array",
-        )
-        weights = ("sid_weight", "balance_weight", "embedding_weight", "reconstruction_weight")
-        for name in (*weights, "weight_decay"):
-            value = vars(self)[name]
-            require(value >= 0, f"tokenizer_{name}", value, "at least 0")
-        require(
-            any(vars(self)[name] > 0 for name in weights),
-            "tokenizer_sid_weight",
-            self.sid_weight,
-            "above 0 where the weights of all other losses are 0",
-        )
-        for name in (
-            "similarity_temperature",
-            "sid_temperature",
-            "balance_temperature",
-            "embedding_temperature",
-            "learning_rate",
-            "head_learning_rate",
-            "clip_norm",
-        ):
-            value = vars(self)[name]
-            require(value > 0, f"tokenizer_{name}", value, "above 0")
-        for name in ("embedding_dim", "epochs"):
-            value = vars(self)[name]
-            require(value >= 1, f"tokenizer_{name}", value, "at least 1")
-        for name in ("warmup_share", "collapse_below"):
-            value = vars(self)[name]
-            require(0 <= value <= 1, f"tokenizer_{name}", value, "0 to 1")
 
 
 @dataclass
@@ -144,15 +75,6 @@ class _Step(NamedTuple):
     target: slice
 
 
-class _Catalogue(NamedTuple):
-    """What is drawn in batches."""
-
-    content: Content
-    images: tuple[Tensor, Tensor, Tensor] | None
-    lengths: np.ndarray
-    labels: Tensor
-
-
 class UniSID(Tokenizer[UniSIDSettings]):
     """Trains backbone, heads and summary decoder together, and reads codes and vectors off them.
 
@@ -173,12 +95,19 @@ class UniSID(Tokenizer[UniSIDSettings]):
 
     With ``rotate`` every level's logits are turned at random before the codes are read off: the
     control that shows what the faithful ``similarity: logits`` does not determine.
+
+    Other items get their codes from what was trained, over the backbone's own weights, loaded again
+    by its name. ``precision: auto`` may take another type on another processor than the fit did,
+    and an item between two codes the other one.
     """
 
     Settings: ClassVar[type] = UniSIDSettings
+    name: ClassVar[str] = "unisid"
     needs_vectors: ClassVar[bool] = True
     needs_pairs: ClassVar[bool] = True
     needs_source: ClassVar[bool] = True
+    can_assign: ClassVar[bool] = True
+    assigns_by: ClassVar[Literal["vectors", "source"]] = "source"
 
     def fit_sorted(self, items: Items) -> BaseCodes:
         if items.source is None or items.pairs is None or items.vectors is None:
@@ -205,16 +134,14 @@ class UniSID(Tokenizer[UniSIDSettings]):
                 decoder = decoder.to(self.device)
             inputs = items.source.inputs(backbone.tokenizer)
             image_dim = None if inputs.images is None else inputs.images.shape[2]
-            reader = SidReader(backbone, settings.levels, image_dim)
-            network = UniSIDNetwork(reader, settings.sizes[0], settings.embedding_dim)
-            network = network.to(self.device)
+            network = self._network(backbone, image_dim)
             with self._autocast():
-                content = reader.content(
+                content = network.reader.content(
                     inputs.token_ids, inputs.offsets, KEPT, settings.batch_size, self.progress
                 )
-            catalogue = _Catalogue(
+            catalogue = Catalogue(
                 content,
-                None if inputs.images is None else _image_tensors(inputs),
+                image_tensors(inputs),
                 np.diff(inputs.offsets),
                 torch.from_numpy(granular.labels),
             )
@@ -223,7 +150,7 @@ class UniSID(Tokenizer[UniSIDSettings]):
             history = self._train(network, decoder, summaries, catalogue)
             if settings.rotate:
                 network.rotate(torch.Generator().manual_seed(self.seed))
-            codes, space, embeddings = self._encode(network, catalogue)
+            codes, space, embeddings = self._read_codes(network, inputs)
         use = code_use(codes, settings.sizes)
         logger.info("unisid: %s", describe(use))
         warn_if_collapsed(use, settings.sizes, len(codes), settings.collapse_below, COLLAPSE_REMEDY)
@@ -234,7 +161,8 @@ class UniSID(Tokenizer[UniSIDSettings]):
             "largest_groups": largest_groups(codes, items),
             **use,
         }
-        return BaseCodes(codes, settings.sizes, report, space, embeddings)
+        weights = network.trained_weights()
+        return BaseCodes(codes, settings.sizes, report, space, embeddings, weights)
 
     # -- training ---------------------------------------------------------------------------------
 
@@ -243,7 +171,7 @@ class UniSID(Tokenizer[UniSIDSettings]):
         network: UniSIDNetwork,
         decoder: nn.Module | None,
         summaries: Summaries | None,
-        catalogue: _Catalogue,
+        catalogue: Catalogue,
     ) -> list[dict[str, Any]]:
         """Train the networks in place up to the last epoch; the diagnostics of every epoch."""
         settings = self.settings
@@ -292,7 +220,9 @@ class UniSID(Tokenizer[UniSIDSettings]):
             )
             for batch in bar:
                 step = self._step(batch.rows, batch.n_anchors)
-                encoded = self._read(network, catalogue, step.rows.numpy())
+                encoded = read_batch(
+                    network, catalogue, step.rows.numpy(), settings.precision, self.device
+                )
                 terms = self._losses(encoded, step, catalogue, decoder, summaries, repulsion, watch)
                 loss = torch.stack(list(terms.values())).sum()
                 optimizer.zero_grad()
@@ -325,29 +255,14 @@ class UniSID(Tokenizer[UniSIDSettings]):
         target = slice(len(rows), len(rows) + n_anchors)
         return _Step(torch.cat([rows, targets, *views]), n_anchors, target)
 
-    def _read(self, network: UniSIDNetwork, catalogue: _Catalogue, rows: np.ndarray) -> Encoded:
-        """Items of like length are read together, so that little of a batch is padding."""
-        order = catalogue.lengths[rows].argsort(kind="stable")
-        parts: list[Encoded] = []
-        for some in np.array_split(rows[order], -(-len(rows) // READ_ROWS)):
-            content, lengths = catalogue.content.batch(some, self.device)
-            images = None
-            if catalogue.images is not None:
-                images = Images(*(part[some].to(self.device) for part in catalogue.images))
-            with self._autocast():
-                parts.append(network(content, lengths, images))
-        back = torch.from_numpy(order.argsort()).to(self.device)
-        return Encoded(*(torch.cat(values)[back] for values in zip(*parts, strict=True)))
-
     def _autocast(self) -> torch.autocast:
-        dtype = resolve_precision(self.settings.precision, self.device)
-        return torch.autocast(self.device.type, dtype, enabled=dtype == torch.bfloat16)
+        return autocast(self.settings.precision, self.device)
 
     def _losses(
         self,
         encoded: Encoded,
         step: _Step,
-        catalogue: _Catalogue,
+        catalogue: Catalogue,
         decoder: nn.Module | None,
         summaries: Summaries | None,
         repulsion: Repulsion,
@@ -393,28 +308,33 @@ class UniSID(Tokenizer[UniSIDSettings]):
 
     # -- codes ------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def _encode(
-        self, network: UniSIDNetwork, catalogue: _Catalogue
-    ) -> tuple[np.ndarray, CodeSpace, np.ndarray]:
-        """Codes int32 (n, L), their space, and vectors float32 (n, d), without dropout."""
-        network.eval()
-        settings, n_items = self.settings, len(catalogue.lengths)
-        width = network.reader.backbone.width
-        codes = np.empty((n_items, settings.levels), np.int32)
-        latents = np.empty((n_items, settings.levels, width + 1), np.float32)
-        embeddings = np.empty((n_items, settings.embedding_dim), np.float32)
-        bar = tqdm(total=n_items, desc="unisid codes", disable=not self.progress)
-        for rows in bucketed(catalogue.lengths, settings.batch_size):
-            encoded = self._read(network, catalogue, rows)
-            states = encoded.states[:, :-1].float().cpu().numpy()
-            codes[rows] = encoded.codes.cpu().numpy()
-            latents[rows, :, :-1], latents[rows, :, -1] = states, 1
-            embeddings[rows] = encoded.embedding.cpu().numpy()
-            bar.update(len(rows))
-        bar.close()
-        books = tuple(book.float().cpu().numpy() for book in network.code_vectors())
-        return codes, CodeSpace(latents, books, residual=False), embeddings
+    def assigned(self, items: Items, weights: Mapping[str, np.ndarray]) -> BaseCodes:
+        assert items.source is not None
+        settings = self.settings
+        image_dim = image_dim_of(weights)
+        with seeded(self.seed, self.device):
+            backbone = Backbone(settings)
+            network = self._network(backbone, image_dim)
+        network.load_trained(weights)
+        inputs = items.source.inputs(backbone.tokenizer)
+        if inputs.images is not None and inputs.images.shape[2] != image_dim:
+            fitted = "without images" if image_dim is None else f"with images of {image_dim}"
+            raise InputError(
+                f"the items have image vectors of {inputs.images.shape[2]} dimensions, but the "
+                f"tokenizer was fitted {fitted}: give the items what those of the fit had"
+            )
+        read = self._read_codes(network, inputs)
+        report = dict(code_use(read.codes, settings.sizes))
+        return BaseCodes(read.codes, settings.sizes, report, read.space, read.embeddings)
+
+    def _network(self, backbone: Backbone, image_dim: int | None) -> UniSIDNetwork:
+        settings = self.settings
+        reader = SidReader(backbone, settings.levels, image_dim)
+        network = UniSIDNetwork(reader, settings.sizes[0], settings.embedding_dim)
+        return network.to(self.device)
+
+    def _read_codes(self, network: UniSIDNetwork, inputs: ItemInputs) -> CodesRead:
+        return read_codes(network, inputs, self.settings.precision, self.device, self.progress)
 
 
 def _warm_then_linear(warmup_share: float, steps: int) -> Any:
@@ -427,11 +347,3 @@ def _warm_then_linear(warmup_share: float, steps: int) -> Any:
         return max(0.0, (steps - step) / max(1, steps - warm))
 
     return factor
-
-
-def _image_tensors(inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        torch.from_numpy(inputs.images),
-        torch.from_numpy(inputs.image_mask),
-        torch.from_numpy(inputs.image_position.astype(np.int64)),
-    )

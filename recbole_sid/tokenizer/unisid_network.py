@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from recbole_sid.tokenizer.sid_reader import Images, SidReader
+from recbole_sid.tokenizer.stored_weights import length, require_shapes
 
 
 class Encoded(NamedTuple):
@@ -81,6 +83,24 @@ class UniSIDNetwork(nn.Module):
         """Each level's weights and bias, (K, width + 1): times (state, 1) they are the logits."""
         return [torch.cat([head.weight, head.bias[:, None]], dim=1) for head in self.level_heads]
 
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that learn, by name; all others come with the backbone."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def trained_weights(self) -> dict[str, np.ndarray]:
+        """What :meth:`load_trained` takes, float32."""
+        return {name: p.detach().float().cpu().numpy() for name, p in self.trained().items()}
+
+    def load_trained(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Take the weights of another training over.
+
+        Raises:
+            InputError: they are those of another network.
+        """
+        shapes = {name: tuple(p.shape) for name, p in self.trained().items()}
+        require_shapes(weights, shapes)
+        self.load_state_dict({name: torch.from_numpy(weights[name]) for name in shapes}, False)
+
     def parameter_groups(
         self, others: Sequence[nn.Module], learning_rate: float, head_learning_rate: float
     ) -> list[dict]:
@@ -95,6 +115,11 @@ class UniSIDNetwork(nn.Module):
         ]
         groups = [{"params": new, "lr": head_learning_rate}]
         return [{"params": own, "lr": learning_rate}, *groups] if own else groups
+
+
+def image_dim_of(weights: Mapping[str, np.ndarray]) -> int | None:
+    """Dimensions of the images that the network of ``weights`` reads; None if it reads none."""
+    return length(weights, "reader.project.weight", 1, 0) or None
 
 
 def random_rotation(size: int, generator: torch.Generator) -> Tensor:

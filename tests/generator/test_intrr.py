@@ -29,13 +29,14 @@ KINDS = [
 ]
 
 
+@pytest.mark.parametrize("together", [None, 2])
 @pytest.mark.parametrize("kind", KINDS)
-def test_packed_and_prefix_training_have_the_same_loss_and_gradients(kind):
+def test_packed_and_prefix_training_have_the_same_loss_and_gradients(kind, together):
     rng = np.random.default_rng(0)
     rows = rows_of([rng.integers(1, 26, n).tolist() for n in (2, 7, 4, 5)], window=6)
     data = seq.chain(*rows)
     model = intrr(SIDS, **kind)
-    (packed,) = seq.packed_batches(data, seq.windows(data, 6, 1), 99, rng)
+    (packed,) = seq.packed_batches(data, seq.windows(data, 6, 1), 99, together, rng)
     packed_loss = model.packed_loss(*map(torch.from_numpy, packed))
     (single,) = seq.prefix_batches(data, 6, 99, rng)
     prefix_loss = model.prefix_loss(*map(torch.from_numpy, single))
@@ -118,7 +119,8 @@ def test_a_wide_beam_finds_what_exact_decoding_finds(kind):
 
 def test_positions_without_a_target_carry_no_loss():
     model = intrr(SIDS)
-    loss = model.packed_loss(USERS[:1], torch.tensor([[3, 7, 1, 2]]), torch.tensor([[0, 0, 4, 0]]))
+    history, places = torch.tensor([[3, 7, 1, 2]]), torch.tensor([[0, 2]])
+    loss = model.packed_loss(USERS[:1], history, places, torch.tensor([[0, 4]]))
     single = model.prefix_loss(
         USERS[:1], torch.tensor([[3, 7, 1]]), torch.tensor([3]), torch.tensor([4])
     )
@@ -128,10 +130,8 @@ def test_positions_without_a_target_carry_no_loss():
 def test_the_reconstruction_loss_holds_the_codes_of_the_history():
     plain = intrr(SIDS, item_token="recursive")
     held = intrr(SIDS, item_token="recursive", reconstruction_weight=0.5)
-    history, targets = torch.tensor([[3, 7, 0]]), torch.tensor([[7, 9, 0]])
-    difference = held.packed_loss(USERS[:1], history, targets) - plain.packed_loss(
-        USERS[:1], history, targets
-    )
+    batch = (torch.tensor([[3, 7, 0]]), torch.tensor([[0, 1]]), torch.tensor([[7, 9]]))
+    difference = held.packed_loss(USERS[:1], *batch) - plain.packed_loss(USERS[:1], *batch)
     items = torch.tensor([3, 7])
     _, logits = held._items(items)
     codes = held.catalogue.codes[items]

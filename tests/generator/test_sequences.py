@@ -22,13 +22,18 @@ def triples(rows: tuple[np.ndarray, ...]) -> list[tuple]:
     return sorted((u, tuple(h[:n]), t) for u, h, n, t in zip(*rows, strict=True))
 
 
-def packed_triples(data: seq.Sequences, stride: int, batch_size: int = 3) -> list[tuple]:
+def packed_triples(
+    data: seq.Sequences, stride: int, together: int | None = None, batch_size: int = 3
+) -> list[tuple]:
     cut = seq.windows(data, WINDOW, stride)
     found = []
-    for batch in seq.packed_batches(data, cut, batch_size, np.random.default_rng(0)):
-        for user, history, targets in zip(*batch, strict=True):
-            for end in np.flatnonzero(targets):
-                found.append((user, tuple(history[: end + 1]), targets[end]))
+    rng = np.random.default_rng(0)
+    for batch in seq.packed_batches(data, cut, batch_size, together, rng):
+        for user, history, places, targets in zip(*batch, strict=True):
+            assert 1 <= np.count_nonzero(targets) <= (together or len(history))
+            for place, target in zip(places, targets, strict=True):
+                if target:
+                    found.append((user, tuple(history[: place + 1]), target))
     return sorted(found)
 
 
@@ -73,18 +78,21 @@ def test_windows_by_hand():
 users_items = st.lists(st.lists(st.integers(1, 6), min_size=2, max_size=14), min_size=1, max_size=6)
 
 
-@given(users_items)
-def test_stride_one_gives_exactly_recboles_samples(items):
+together = st.none() | st.integers(1, 5)
+
+
+@given(users_items, together)
+def test_stride_one_gives_exactly_recboles_samples(items, together):
     rows = rows_of(items)
     data = seq.chain(*rows)
-    seen = [(u, h[-WINDOW:], t) for u, h, t in packed_triples(data, stride=1)]
+    seen = [(u, h[-WINDOW:], t) for u, h, t in packed_triples(data, 1, together)]
     assert sorted(seen) == triples(rows)
 
 
-@given(users_items, st.integers(1, WINDOW + 5))
-def test_any_stride_trains_each_target_once_on_a_suffix_of_its_history(items, stride):
+@given(users_items, st.integers(1, WINDOW + 5), together)
+def test_any_stride_trains_each_target_once_on_a_suffix_of_its_history(items, stride, together):
     rows = rows_of(items)
-    found = packed_triples(seq.chain(*rows), stride)
+    found = packed_triples(seq.chain(*rows), stride, together)
     expected = triples(rows)
     assert sorted((u, t) for u, _, t in found) == sorted((u, t) for u, _, t in expected)
     shortest = min(len(h) for _, h, _ in found)
@@ -110,17 +118,18 @@ def test_prefix_batches_give_exactly_recboles_samples(items):
     assert sorted(found) == triples(rows)
 
 
-@given(users_items, st.integers(1, 12), st.integers(1, WINDOW + 5))
+@given(users_items, st.integers(1, 12), st.integers(1, WINDOW + 5), together)
 def test_packed_batches_hold_about_the_samples_asked_for_and_their_number_is_known(
-    items, batch_size, stride
+    items, batch_size, stride, together
 ):
     data = seq.chain(*rows_of(items))
     cut = seq.windows(data, WINDOW, stride)
+    rng = np.random.default_rng(2)
     sizes = [
         np.count_nonzero(batch.targets)
-        for batch in seq.packed_batches(data, cut, batch_size, np.random.default_rng(2))
+        for batch in seq.packed_batches(data, cut, batch_size, together, rng)
     ]
-    assert len(sizes) == seq.n_packed_batches(cut, batch_size)
+    assert len(sizes) == seq.n_packed_batches(cut, batch_size, together)
     assert sum(sizes) == data.n_targets
     assert max(sizes) < max(batch_size, WINDOW) + WINDOW
 
@@ -131,8 +140,25 @@ def test_batches_follow_the_generator_and_similar_lengths_stand_together():
 
     def batches(seed: int) -> list[list[int]]:
         rng = np.random.default_rng(seed)
-        return [sorted(b.users.tolist()) for b in seq.packed_batches(data, cut, 5, rng)]
+        return [sorted(b.users.tolist()) for b in seq.packed_batches(data, cut, 5, None, rng)]
 
     assert batches(0) == batches(0)
     assert sorted(batches(0)) == [[1, 3], [2, 4]]
     assert {tuple(batches(seed)[0]) for seed in range(9)} == {(1, 3), (2, 4)}
+
+
+def test_targets_of_a_window_are_dealt_in_random_groups_with_no_more_history_than_they_need():
+    data = seq.chain(*rows_of([[1, 2, 3, 4, 5]]))
+    cut = seq.windows(data, WINDOW, 1)
+    seen = set()
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        first, second = seq.packed_batches(data, cut, 2, 2, rng)
+        groups = []
+        for batch in (first, second):
+            assert batch.history.tolist() == [list(range(1, max(batch.places[0]) + 2))]
+            assert batch.targets.tolist() == (batch.places + 2).tolist()  # item p + 2 follows p
+            groups.append(frozenset(batch.targets[0].tolist()))
+        assert sorted(groups[0] | groups[1]) == [2, 3, 4, 5]
+        seen.add(tuple(groups))
+    assert len(seen) == 6, "each of the ways to choose two of four comes first at some time"

@@ -19,10 +19,11 @@ LENGTHS = torch.tensor([3, 1, 4])
 @pytest.mark.parametrize("user_tokens", [0, 5])
 @pytest.mark.parametrize("collision", ["none", "dedup"])
 @pytest.mark.parametrize(
-    ("decoder_start", "item_embedding"), [("learned", False), ("history", True)]
+    ("decoder_start", "item_embedding", "together"),
+    [("learned", False, None), ("history", True, None), ("history", True, 2)],
 )
 def test_packed_and_prefix_training_have_the_same_loss_and_gradients(
-    user_tokens, collision, history_tokens, softmax, decoder_start, item_embedding
+    user_tokens, collision, history_tokens, softmax, decoder_start, item_embedding, together
 ):
     sids = random_table(np.random.default_rng(1), 25, (4, 5, 3), collision)
     rng = np.random.default_rng(0)
@@ -39,7 +40,7 @@ def test_packed_and_prefix_training_have_the_same_loss_and_gradients(
         item_embedding=item_embedding,
     )
 
-    (packed,) = seq.packed_batches(data, seq.windows(data, 6, 1), 99, rng)
+    (packed,) = seq.packed_batches(data, seq.windows(data, 6, 1), 99, together, rng)
     packed_loss = model.packed_loss(*map(torch.from_numpy, packed))
     packed_grads = torch.autograd.grad(packed_loss, list(model.parameters()), allow_unused=True)
     (single,) = seq.prefix_batches(data, 6, 99, rng)
@@ -54,8 +55,8 @@ def test_packed_and_prefix_training_have_the_same_loss_and_gradients(
 
 def test_positions_without_a_target_carry_no_loss():
     model = tiger(SIDS)
-    whole = torch.tensor([[0, 0, 4, 9]])
-    loss = model.packed_loss(USERS[:1], torch.tensor([[3, 7, 1, 2]]), whole)
+    history, places = torch.tensor([[3, 7, 1, 2]]), torch.tensor([[3, 0, 2]])
+    loss = model.packed_loss(USERS[:1], history, places, torch.tensor([[9, 0, 4]]))
     parts = [
         model.prefix_loss(
             USERS[:1], torch.tensor([[3, 7, 1, 2]]), torch.tensor([n]), torch.tensor([target])
@@ -216,6 +217,7 @@ def test_embeddings_start_at_the_scale_that_is_set():
         ({"dropout": 1.0}, "dropout"),
         ({"n_heads": 0}, "n_heads"),
         ({"window_stride": 0}, "window_stride"),
+        ({"window_targets": 0}, "window_targets"),
         ({"embedding_init": 0.0}, "embedding_init"),
     ],
 )

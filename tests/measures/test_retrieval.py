@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from recbole_sid.errors import InputError
 from recbole_sid.items.shared_users import Interactions
+from recbole_sid.measures import NothingToMeasure
 from recbole_sid.measures import retrieval as module
 from recbole_sid.measures.retrieval import (
     HeldOutPairs,
@@ -105,7 +106,7 @@ ROWS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6)), min_size=1, max
 def test_pairs_against_a_plain_computation(training, held_out, limit, random):
     expected = plain_pairs(training, held_out)
     if not expected:
-        with pytest.raises(InputError, match="nothing to measure retrieval on"):
+        with pytest.raises(NothingToMeasure, match="nothing to measure retrieval on"):
             found_pairs(training, held_out, 7)
         return
     assert found_pairs(training, held_out, 7) == sorted(expected)
@@ -298,7 +299,7 @@ def test_fewer_negatives_are_said(caplog):
 
 
 def test_no_query_with_enough_negatives():
-    with pytest.raises(InputError, match="none of the 1 queries has 20 negatives"):
+    with pytest.raises(NothingToMeasure, match="none of the 1 queries has 20 negatives"):
         run(np.ones((5, 2)), task([(0, 1)], 5))
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import normalized_mutual_info_score, v_measure_score
 
 from recbole_sid.errors import InputError
+from recbole_sid.measures import NothingToMeasure
 from recbole_sid.measures.v_measure import finest_categories, level_agreement, split_items
 
 MEASURES = ("homogeneity", "completeness", "v_measure", "adjusted_mutual_information")
@@ -110,7 +111,7 @@ def test_random_codes_are_at_chance_only_when_adjusted():
 
 @pytest.mark.parametrize("categories", [[3, 3, -1], [-1, -1, -1], [0, -1, -1]])
 def test_fewer_than_two_categories(categories):
-    with pytest.raises(InputError, match="at least 2 are needed"):
+    with pytest.raises(NothingToMeasure, match="at least 2 are needed"):
         measured([[0], [1], [2]], categories)
 
 

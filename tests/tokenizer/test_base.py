@@ -99,3 +99,30 @@ def test_seeded_is_reproducible_and_leaves_the_global_state_alone():
     torch.rand(7)
     with seeded(1, CPU):
         assert torch.equal(torch.rand(3), first)
+
+
+class FromSecondLetter(FirstLetter):
+    """Gives codes to anything, and says what it was asked."""
+
+    name = "second"
+    can_assign = True
+
+    def assigned(self, items, weights):
+        codes = [[weights["start"][0] + ord(token[1])] for token in items.tokens]
+        return BaseCodes(np.array(codes, dtype=np.int32), (500,), {})
+
+
+def test_new_items_are_assigned_by_those_that_can():
+    tokenizer = FromSecondLetter(LevelSettings(1, 500), seed=0, device=CPU, progress=False)
+    items = Items(("xb", "ya"), np.zeros((2, 1), dtype=np.float32))
+    found = tokenizer.assign(items, {"start": np.array([100])})
+    assert found.codes.tolist() == [[198], [197]]
+    assert found.weights is None
+    with pytest.raises(InputError, match=r"tokenizer second needs item vectors.*item_text_fields"):
+        tokenizer.assign(Items(("xb",), None), {})
+
+
+def test_by_default_new_items_are_refused():
+    items = Items(("a",), np.zeros((1, 1), dtype=np.float32))
+    with pytest.raises(InputError, match="tokenizer FirstLetter cannot give codes to items it was"):
+        first_letter().assign(items, {})

@@ -16,9 +16,9 @@ from recbole_sid.checkpoint import Checkpoint
 from recbole_sid.errors import InputError
 from recbole_sid.items.pairs import ItemPairs
 from recbole_sid.resources import resource_dir
+from recbole_sid.tokenizer.autoencoder import Autoencoder
 from recbole_sid.tokenizer.base import Items
 from recbole_sid.tokenizer.quasid import QuaSID, QuaSIDSettings
-from recbole_sid.tokenizer.rqvae import Autoencoder
 
 CPU = torch.device("cpu")
 YAML = resource_dir("properties") / "tokenizer" / "quasid.yaml"

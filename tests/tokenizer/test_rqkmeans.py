@@ -67,6 +67,51 @@ def test_a_code_without_a_centroid_is_zero():
     assert np.abs(fitted.space.codebooks[1][:3]).sum() > 0
 
 
+def array(*rows) -> np.ndarray:
+    return np.array(rows, dtype=np.float32)
+
+
+def test_new_items_by_hand():
+    weights = {"codebook_1": array([-10, 0], [10, 0]), "codebook_2": array([0, 1], [0, -1])}
+    # Left over by level 1: (1, 2), (1, -3), (-2, 0.5); (0, 0) is as near to both, and so is what
+    # is left of it, (10, 0): the lower code.
+    points = array([-9, 2], [11, -3], [8, 0.5], [0, 0])
+    found = tokenizer().assign(Items(("a", "b", "c", "d"), points), weights)
+    assert found.codes.tolist() == [[0, 0], [1, 1], [1, 0], [0, 0]]
+    assert found.space is not None
+    assert found.space.latents.tolist() == points.tolist()
+    assert [book.tolist() for book in found.space.codebooks] == [
+        weights["codebook_1"].tolist(), weights["codebook_2"].tolist(),
+    ]  # fmt: skip
+    # (1, 2) - (0, 1) leaves 2, (1, -3) - (0, -1) leaves 5.
+    costs = found.space.prefix_costs(np.arange(4), found.codes)
+    assert costs.tolist() == [2, 5, 4.25, 101]
+
+
+def test_new_items_by_hand_after_a_reduction():
+    weights = {
+        "pca_components": array([0, 1]),
+        "pca_mean": np.array([7, 5], dtype=np.float32),
+        "codebook_1": array([-4], [4]),
+        "codebook_2": array([-1], [1]),
+    }
+    # Their heights above 5: -2, 2.5 and 6; level 1 leaves 2, -1.5 and 2.
+    points = array([0, 3], [99, 7.5], [-1, 11])
+    found = tokenizer(reduce_dim=1).assign(Items(("a", "b", "c"), points), weights)
+    assert found.codes.tolist() == [[0, 1], [1, 0], [1, 1]]
+    assert found.space is not None
+    assert found.space.latents.tolist() == [[-2], [2.5], [6]]
+
+
+def test_a_code_without_a_centroid_goes_to_no_new_item():
+    # Nothing is left over, and the vector of the free code is zero, but no item of the fit had it.
+    weights = {"codebook_1": array([-1], [1]), "codebook_2": array([5])}
+    found = tokenizer().assign(Items(("a", "b"), array([-1], [1])), weights)
+    assert found.codes.tolist() == [[0, 0], [1, 0]]
+    assert found.space is not None
+    assert found.space.codebooks[1].tolist() == [[5], [0]]
+
+
 @pytest.mark.parametrize("rule", ["reassign_last", "nearest_free"])
 def test_rules_that_move_items_make_its_codes_unique(rule):
     items = random_items(60)
@@ -82,16 +127,20 @@ def test_rules_that_move_items_make_its_codes_unique(rule):
 def test_the_cache_keeps_codes_and_space_for_any_order_of_rows(tmp_path):
     items = random_items(40)
     fitted = tokenizer(codebook_size=8).fit(items)
-    base = SemanticIDs(items.tokens, fitted.codes, fitted.sizes, "none", {"beside": ["space"]})
+    beside = {"beside": ["space", "weights"]}
+    base = SemanticIDs(items.tokens, fitted.codes, fitted.sizes, "none", beside)
     path = tmp_path / "key.safetensors"
     assert read_cache(path, items.tokens, True) is None
-    write_cache(path, Fitted(base, fitted.space, None))
+    write_cache(path, Fitted(base, fitted.space, None, fitted.weights))
     order = np.random.RandomState(1).permutation(40)
     tokens = tuple(items.tokens[row] for row in order)
     cached = read_cache(path, tokens, True)
     assert cached is not None
     assert np.array_equal(cached[0].codes, fitted.codes[order])
     assert np.array_equal(cached[1].latents, fitted.space.latents[order])
+    assert cached.weights is not None
+    named = tokenizer(codebook_size=8).assign(items, cached.weights)
+    assert np.array_equal(named.codes, fitted.codes)
     again = apply_collision(cached[0], "reassign_last", cached[1])
     whole = apply_collision(base, "reassign_last", fitted.space)
     assert again.fingerprint() == whole.fingerprint()
@@ -101,6 +150,8 @@ def test_the_cache_keeps_codes_and_space_for_any_order_of_rows(tmp_path):
     assert without is not None
     assert without[1] is None
     assert read_cache(path, tokens, True) is None
+    (tmp_path / "key.weights.safetensors").unlink()
+    assert read_cache(path, tokens, False) is None
 
 
 def test_a_tokenizer_without_a_space_needs_none_in_the_cache(tmp_path):

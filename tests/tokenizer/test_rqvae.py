@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from recbole_sid.errors import InputError
+from recbole_sid.tokenizer.autoencoder import Autoencoder, encode
 from recbole_sid.tokenizer.base import Items
-from recbole_sid.tokenizer.rqvae import RQVAE, Autoencoder, RQVAESettings, encode
+from recbole_sid.tokenizer.rqvae import RQVAE, RQVAESettings
 
 CPU = torch.device("cpu")
 DEFAULTS = {

@@ -18,6 +18,7 @@ from recbole_sid.items.source import ItemSource, settings_of
 from recbole_sid.items.table import ItemTable
 from recbole_sid.resources import resource_dir
 from recbole_sid.tokenizer import unisid as unisid_module
+from recbole_sid.tokenizer import unisid_reading
 from recbole_sid.tokenizer.backbone import Backbone
 from recbole_sid.tokenizer.base import Items
 from recbole_sid.tokenizer.sid_reader import SidReader
@@ -255,7 +256,7 @@ def test_the_learning_rate_rises_then_falls_to_zero():
 def test_how_many_items_are_read_at_a_time_changes_nothing(tmp_path, monkeypatch):
     calm = tiny("bert", tmp_path, hidden_dropout_prob=0.0)
     whole = tokenizer(calm).fit(catalogue())
-    monkeypatch.setattr(unisid_module, "READ_ROWS", 5)
+    monkeypatch.setattr(unisid_reading, "READ_ROWS", 5)
     parts = tokenizer(calm).fit(catalogue())
     assert np.allclose(parts.embeddings, whole.embeddings, atol=1e-4)
     assert np.array_equal(parts.codes, whole.codes)
