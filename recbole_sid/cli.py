@@ -17,6 +17,8 @@ USAGE = """usage: recbole-sid [run] [--model NAME] [--dataset NAME] [--KEY VALUE
        recbole-sid evaluate --run FOLDER [--topk 5,10,20] [--beam_size 50] …
        recbole-sid tokenize [--dataset NAME] [--tokenizer NAME] [--held_out_share 0.2] …
        recbole-sid summarize --dataset NAME --output FILE [--summary_model FOLDER] …
+       recbole-sid prepare --mapping FILE --output FOLDER [--name NAME] [--strict]
+       recbole-sid compare --models NAME,NAME,… --dataset NAME [--seeds 3] [--KEY VALUE …]
 
 run trains and tests one model, ours or RecBole's, and writes everything into one folder.
 Without arguments: TIGER on ml-100k, which RecBole ships.
@@ -67,7 +69,28 @@ summarize writes the .item file of a data set with one more column, a sentence o
   --summary_model FOLDER  a causal language model; default: a template
   --summary_batch_size, --summary_max_tokens, --summary_prompt  for that model
   --KEY VALUE           the columns: item_category_field, item_industry_field, item_summary_field
-                        (the new one; default summary), item_summary_brand …"""
+                        (the new one; default summary), item_summary_brand …
+
+prepare writes the files of a data set, FOLDER/NAME/NAME.inter and so on, from your own files.
+
+  --mapping FILE        a yaml file that says which columns mean what, such as
+                        dataset_configs/ad_mapping.yaml
+  --preset NAME         in its place: amazon-2014, amazon-2018 or amazon-2023, with --reviews FILE
+                        and --meta FILE, or taobao, with --folder FOLDER of raw_sample, ad_feature
+  --output FOLDER       what a run calls data_path; --overwrite replaces files that exist
+  --name NAME           the data set; default: the mapping's, the Amazon category, or taobao
+  --strict              refuse bad rows; without, they are counted and written to a file
+  --memory_limit 1GB    what is held in memory; the rest goes to --temp_folder
+
+compare trains and tests several models on the same users, items and split, one process a run, and
+writes comparison.md, .csv, .tex and .json. The same command goes on; finished runs are kept.
+
+  --models A,B,C        names of models, or labels of the settings file; default: all of that file
+  --settings FILE       yaml: settings for all: and for single models: {LABEL: {model: NAME, …}}
+  --seeds 3             how many, or which: 2020,2021
+  --reference NAME      a model that all others are tested against, besides the best
+  --output FOLDER       default comparisons/DATASET-HASH; --overwrite runs all again
+  --KEY VALUE           for all runs; and the settings of properties/compare.yaml"""
 
 
 def run_command(arguments: Sequence[str]) -> None:
@@ -157,6 +180,37 @@ def summarize_command(arguments: Sequence[str]) -> None:
     print(f"{n_written:,} items with a summary in {own['output']}")
 
 
+def prepare_command(arguments: Sequence[str]) -> None:
+    """``prepare``: from any item table and event log to RecBole's files."""
+    from recbole_sid.logs import logging_run
+    from recbole_sid.preparing import prepare
+
+    values = _arguments("prepare", arguments, _PREPARE, ("output",))
+    values |= {key: str(values[key]) for key in ("name", "memory_limit") if key in values}
+    with logging_run():
+        report = prepare(**values)
+    for key in ("users", "items_with_interactions", "interactions"):
+        print(f"{key.replace('_', ' ')}: {report['result'][key]:,}")
+    print(f"folder: {report['folder']}")
+
+
+def compare_command(arguments: Sequence[str]) -> int:
+    """``compare``: several models, one table; 1 if a run failed."""
+    from recbole_sid.comparison.compare import compare
+
+    values = _arguments("compare", arguments, None, ())
+    models, files = values.pop("models", None), values.pop("config_files", "")
+    names = None if models is None else [name.strip() for name in str(models).split(",")]
+    settings = values.pop("settings", None)
+    result = compare(
+        names, settings=settings, config_file_list=str(files).split(), config_dict=values
+    )
+    print(Path(result["folder"], "comparison.md").read_text(encoding="utf-8"))
+    print(f"folder: {result['folder']}")
+    runs = [run for row in result["models"] for run in row["runs"]]
+    return int(any(run["state"] == "failed" for run in runs))
+
+
 def _config_files(values: Mapping[str, Any]) -> list[str]:
     """The user's files above the default model and dataset."""
     defaults = str(resource_dir("properties") / "run.yaml")
@@ -197,13 +251,17 @@ def _arguments(
     for key in _PATHS:
         if key in values and not isinstance(values[key], str):
             raise InputError(f"--{key} is {values[key]!r}, not a name: write it as ./NAME")
-    if not isinstance(values.get("overwrite", False), bool):
-        raise InputError(f"--overwrite is {values['overwrite']!r}, but must be true or false")
+    for key in ("overwrite", "strict"):
+        if not isinstance(values.get(key, False), bool):
+            raise InputError(f"--{key} is {values[key]!r}, but must be true or false")
     return values
 
 
-_PATHS = ("run", "histories", "output", "summary_model")
-_FLAGS = ("overwrite", "exclude_history", "show_progress", "item_summary_brand")
+_PATHS = (
+    *("run", "histories", "output", "summary_model"),
+    *("mapping", "preset", "reviews", "meta", "folder", "temp_folder", "settings"),
+)
+_FLAGS = ("overwrite", "exclude_history", "show_progress", "item_summary_brand", "strict")
 _RECOMMEND = (
     *("run", "histories", "output"),
     *("k", "unknown", "exclude_history", "batch_size", "beam_size", "overwrite", "show_progress"),
@@ -212,17 +270,28 @@ _SUMMARIZE = (
     *("output", "overwrite", "summary_model"),
     *("summary_batch_size", "summary_max_tokens", "summary_prompt"),
 )
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+_PREPARE = (
+    *("output", "mapping", "preset", "reviews", "meta", "folder", "name"),
+    *("strict", "overwrite", "memory_limit", "temp_folder"),
+)
+COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "run": run_command,
     "recommend": recommend_command,
     "evaluate": evaluate_command,
     "tokenize": tokenize_command,
     "summarize": summarize_command,
+    "prepare": prepare_command,
+    "compare": compare_command,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 when it succeeds, 2 with one line on standard error for bad input."""
+    """Run a command.
+
+    Returns:
+        0 when it succeeds, 1 when runs of a comparison failed, 2 with one line on standard error
+        for bad input.
+    """
     rest = list(sys.argv[1:] if arguments is None else arguments)
     if "--help" in rest or "-h" in rest:
         print(USAGE)
@@ -237,8 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"unknown command '{name}'. Known: {', '.join(COMMANDS)}."
                 + did_you_mean(name, COMMANDS)
             )
-        COMMANDS[name](rest)
+        return COMMANDS[name](rest) or 0
     except InputError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
-    return 0

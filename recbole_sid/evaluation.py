@@ -21,6 +21,7 @@ from recbole.evaluator.base_metric import TopkMetric
 from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
+from recbole_sid.comparison.outcomes import Outcomes
 from recbole_sid.compat import FixedCollector
 from recbole_sid.errors import InputError
 from recbole_sid.generator.beam import Ranked
@@ -31,7 +32,52 @@ from recbole_sid.model.recommender import training_rows
 logger = logging.getLogger("recbole_sid")
 
 
-class TopKCollector(FixedCollector):
+class RecordingCollector(FixedCollector):
+    """RecBole's collector, which on request keeps the lists themselves too.
+
+    It is for whole lists (``mode: full``) and splits with one target a row, as leave-one-out has.
+    """
+
+    recorded: dict[str, list[Tensor]] | None = None
+
+    def start_recording(self) -> None:
+        self.recorded = {name: [] for name in ("users", "targets", "ranks", "ties", "lists")}
+
+    def record(self, interaction, targets: Tensor, ranks: Tensor, ties: Tensor, lists: Tensor):
+        """Keep a batch; the arguments as the fields of :class:`Outcomes`, by RecBole's ids."""
+        assert self.recorded is not None, "start_recording() comes first"
+        rows = (interaction[self.config["USER_ID_FIELD"]], targets, ranks, ties, lists)
+        for kept, row in zip(self.recorded.values(), rows, strict=True):
+            kept.append(row.cpu())
+
+    def outcomes(self, dataset: Any) -> Outcomes:
+        """What was recorded, by the raw ids of ``dataset``; nothing is recorded from here on."""
+        assert self.recorded is not None, "start_recording() comes first"
+        users, *numbers = (torch.cat(kept).numpy() for kept in self.recorded.values())
+        self.recorded = None
+        fields = (self.config["USER_ID_FIELD"], self.config["ITEM_ID_FIELD"])
+        user_ids, item_ids = (dataset.field2id_token[field] for field in fields)
+        return Outcomes(
+            tuple(user_ids[users].tolist()),
+            ("", *item_ids[1:].tolist()),
+            *(array.astype(np.int32) for array in numbers),
+        )
+
+    def eval_batch_collect(
+        self, scores_tensor: Tensor, interaction, positive_u: Tensor, positive_i: Tensor
+    ) -> None:
+        super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
+        if self.recorded is None:
+            return
+        scores, items = torch.topk(scores_tensor, max(self.topk), dim=-1)  # as RecBole does
+        items = torch.where(scores == -torch.inf, 0, items)
+        targets = positive_i.to(items.device)
+        hits = items == targets[:, None]  # (B, K)
+        ranks = torch.where(hits.any(dim=1), hits.to(torch.int8).argmax(dim=1) + 1, 0)
+        self.record(interaction, targets, ranks, torch.ones_like(ranks), items)
+
+
+class TopKCollector(RecordingCollector):
     """Collects :class:`Ranked` lists; RecBole's own score matrices pass through to RecBole.
 
     A hit is an item. Where the target shares its SID with others (``collision: none``), the model
@@ -74,6 +120,11 @@ class TopKCollector(FixedCollector):
         self._extra["sid_hits"].append(same_sid.cumsum(dim=1).clamp(max=1).cpu())
         self._extra["credit"].append(1 / self._sid_sizes[sids.cpu()].double())
         self._extra["generated"].append((items > 0).cumsum(dim=1).cpu())
+        if self.recorded is not None:
+            found, first, ties = _places(items, ranked.group_sizes, targets, self.catalogue)
+            # exclude_history puts 0 for a target that no list can hold.
+            next_items = interaction[self.config["ITEM_ID_FIELD"]]
+            self.record(interaction, next_items, torch.where(found, first + 1, 0), ties, items)
 
     def get_data_struct(self) -> DataStruct:
         struct = super().get_data_struct()
@@ -125,11 +176,7 @@ def expected_hits(
         (R, K) int32 flags with R >= B, and (R,) float64 weights that sum to B.
     """
     k = items.shape[1]
-    leaf = catalogue.leaf_of_item
-    together = (leaf[items] == leaf[targets][:, None]) & (items > 0)  # (B, K)
-    found = together.any(dim=1)
-    first = together.to(torch.int8).argmax(dim=1)  # rank of the group's first item
-    size = torch.where(found, group_sizes.gather(1, first[:, None])[:, 0], 1)  # (B,)
+    found, first, size = _places(items, group_sizes, targets, catalogue)
     row = torch.repeat_interleave(size)  # (R,)
     start = (size.cumsum(0) - size)[row]
     rank = first[row] + torch.arange(len(row), device=row.device) - start
@@ -138,6 +185,18 @@ def expected_hits(
     hits = torch.zeros(len(row), k, dtype=torch.int32, device=items.device)
     hits[inside, rank[inside]] = 1
     return hits, 1.0 / size[row].double()
+
+
+def _places(
+    items: Tensor, group_sizes: Tensor, targets: Tensor, catalogue: Catalogue
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the items with the target's SID stand: whether at all, from which place on (counted
+    from 0), and how many they are; each (B,)."""
+    leaf = catalogue.leaf_of_item
+    together = (leaf[items] == leaf[targets][:, None]) & (items > 0)  # (B, K)
+    found = together.any(dim=1)
+    first = together.to(torch.int8).argmax(dim=1)
+    return found, first, torch.where(found, group_sizes.gather(1, first[:, None])[:, 0], 1)
 
 
 class WeightedEvaluator(Evaluator):

@@ -12,12 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import recbole.utils
 import torch
+from recbole.data.dataloader.general_dataloader import FullSortEvalDataLoader
 from recbole.data.dataset import Dataset
 from recbole.utils import EvaluatorType, init_seed
 
 from recbole_sid import compat, run_folder
+from recbole_sid.comparison.outcomes import save_outcomes
 from recbole_sid.config import Config
 from recbole_sid.errors import InputError
+from recbole_sid.evaluation import RecordingCollector
 from recbole_sid.items.vectors import load_item_vectors, save_item_vectors
 from recbole_sid.logs import RunLog, logging_run
 from recbole_sid.memory import keep_freed_memory, peak_memory_mb
@@ -68,9 +71,9 @@ def run(
     Returns:
         What ``recbole.quick_start.run_recbole`` returns (``best_valid_score``,
         ``valid_score_bigger``, ``best_valid_result``, ``test_result``) and ``sid`` (quality of the
-        SIDs), ``trained_in`` (float32 or bfloat16), ``run_folder``, ``timing`` and what identifies
-        the run (``model``, ``dataset``, ``settings_hash``, ``data_hash``, ``inputs_hash``,
-        ``recbole_sid``).
+        SIDs), ``trained_in`` (float32 or bfloat16), ``parameters``, ``run_folder``, ``timing`` and
+        what identifies the run (``model``, ``dataset``, ``settings_hash``, ``data_hash``,
+        ``inputs_hash``, ``recbole_sid``).
         ``best_valid_score`` is None when nothing was validated.
 
     Raises:
@@ -126,6 +129,8 @@ def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
     trainer = trainer_class(config)(config, recommender)
     if isinstance(trainer, SIDTrainer):
         trainer.resumable = True
+    else:
+        trainer.eval_collector = RecordingCollector(config)
     if resuming:
         trainer.resume_checkpoint(state_file)
     show = bool(config["show_progress"])
@@ -133,7 +138,10 @@ def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
         best_score, best_result = trainer.fit(
             train_data, valid_data, saved=saved, show_progress=show
         )
+    recording = _has_one_target_a_row(test_data)
     with clock("test"):
+        if recording:
+            trainer.eval_collector.start_recording()
         test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=show)
     result: dict[str, Any] = {
         # RecBole's score is infinite when nothing was validated (eval_step: 0).
@@ -141,6 +149,7 @@ def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
         "valid_score_bigger": bool(config["valid_metric_bigger"]),
         "best_valid_result": _plain(best_result),
         "test_result": _plain(test_result),
+        "parameters": n_parameters,
     }
     if isinstance(recommender, SIDRecommender):
         result["sid"] = {f"sid/{key}": v for key, v in quality(recommender.sids).items()}
@@ -156,6 +165,9 @@ def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
     }
     result = identity | result
     timing = clock.report()
+    if recording:
+        outcomes = trainer.eval_collector.outcomes(data)
+        save_outcomes(folder / run_folder.OUTCOMES, outcomes)
     run_folder.write_json(folder / run_folder.TIMING, timing)
     run_folder.write_json(folder / run_folder.RESULT, result)
     (folder / run_folder.STATE).unlink(missing_ok=True)
@@ -163,6 +175,13 @@ def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
     logger.info("test: %s", result["test_result"])
     logger.info("seconds: %s, results in %s", timing["seconds"], folder)
     return result | {"run_folder": str(folder), "timing": timing}
+
+
+def _has_one_target_a_row(loader: Any) -> bool:
+    """Whether the split is ranked whole, with one target a row: then its outcomes are kept."""
+    if not isinstance(loader, FullSortEvalDataLoader) or len(loader.dataset) == 0:
+        return False
+    return loader.is_sequential or int(loader.uid2items_num.max()) == 1
 
 
 def checked_config(*args: Any, **kwargs: Any) -> Config:

@@ -30,7 +30,11 @@ STATE = "training.pt"
 LOG = "run.log"
 RESULT = "result.json"
 TIMING = "timing.json"
-_WRITTEN = (CONFIG, SIDS, VECTORS, EMBEDDINGS, TOKENIZER, WEIGHTS, STATE, LOG, RESULT, TIMING)
+OUTCOMES = "outcomes.safetensors"
+_WRITTEN = (
+    *(CONFIG, SIDS, VECTORS, EMBEDDINGS, TOKENIZER, WEIGHTS, STATE, LOG, RESULT, TIMING),
+    OUTCOMES,
+)
 _EVENTS = "events.out.tfevents.*"
 
 _CHUNK = 2**20
@@ -158,7 +162,8 @@ def _start(config: Config, folder: Path) -> None:
     if not (config.run.resume and (folder / STATE).is_file()):
         # In this order, a kill between two lines leaves no result or state without its weights,
         # and a folder that is still known for a run's.
-        for name in (RESULT, STATE, WEIGHTS, VECTORS, EMBEDDINGS, TOKENIZER, SIDS, TIMING):
+        first = (RESULT, STATE, WEIGHTS)
+        for name in (*first, VECTORS, EMBEDDINGS, TOKENIZER, SIDS, TIMING, OUTCOMES):
             (folder / name).unlink(missing_ok=True)
         (folder / LOG).write_bytes(b"")
         # RecBole's last event, the hyperparameters, has a folder of its own, named by the time.

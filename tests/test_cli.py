@@ -461,6 +461,11 @@ BAD_WITHOUT_TRAINING = {
         f"{SUMMARIZE} --output=o.item --item_category_field=title --summary_model=none",
         "language model 'none' is not a folder",
     ),
+    "a comparison of nothing": ("compare --dataset=made", "no models are given: name them with"),
+    "a comparison of another model": (
+        "compare --models=SASRek,Pop --dataset=made --data_path=data",
+        "model SASRek: unknown model 'SASRek'",
+    ),
     "a flag without value": (f"{SUMMARIZE} --output=o.item --summary_model", "needs a value"),
 }
 

@@ -19,7 +19,8 @@ from recbole_sid import __version__
 
 ROOT = Path(__file__).parents[1]
 # Names that .gitignore keeps out, and the hidden folders of tools.
-IGNORED = re.compile(r"(__pycache__|.*\.egg-info|build|dist|runs|\.(?!ci$|gitignore$).*)")
+FOLDERS = r"__pycache__|.*\.egg-info|build|dist|runs|comparisons"
+IGNORED = re.compile(rf"({FOLDERS}|\.(?!ci$|gitignore$).*)")
 
 
 def project_files() -> list[Path]:

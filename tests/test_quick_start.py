@@ -70,6 +70,7 @@ def test_what_is_in_the_folder(trained):
     assert events
     assert {path.name for path in files} - {path.name for path in events} == {
         "config.yaml", "sids.json", "model.safetensors", "run.log", "result.json", "timing.json",
+        "outcomes.safetensors",
     }  # fmt: skip
     stored = json.loads((folder / "result.json").read_text())
     assert stored["model"] == "TIGER"

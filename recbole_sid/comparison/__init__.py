@@ -1,0 +1,1 @@
+"""Several models on the same users, items and split: runs, checks, statistics, tables."""

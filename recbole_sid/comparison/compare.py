@@ -1,0 +1,130 @@
+"""``compare``: several models on the same task, one process a run, one table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from recbole_sid.comparison.plan import Plan, make_plan, with_batches
+from recbole_sid.comparison.running import Ended, finished_before, run_all
+from recbole_sid.comparison.splits import Split, check_same, data_key, read_split
+from recbole_sid.comparison.table import figures
+from recbole_sid.comparison.writing import write_tables
+from recbole_sid.errors import InputError
+from recbole_sid.logs import logging_run
+
+logger = logging.getLogger("recbole_sid")
+
+LOG = "comparison.log"
+
+
+def compare(
+    models: Sequence[str] | None = None,
+    dataset: str | None = None,
+    *,
+    settings: str | Path | None = None,
+    config_file_list: Sequence[str | Path] = (),
+    config_dict: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train and test several models, ours and RecBole's, on the same users, items and split.
+
+    Runs lie in ``OUTPUT/runs/LABEL-SEED``; those that are finished are kept, a killed one of ours
+    goes on, so that the same command with one more model runs that one alone. After each run the
+    table is written: ``comparison.md``, ``.csv``, ``.tex``, ``.json``.
+
+    Args:
+        models: names of models, or labels of the settings file; None takes all of that file.
+        dataset: as for :func:`recbole_sid.run`.
+        settings: a yaml file with settings for ``all:`` and for single ``models:``. A model may
+            stand under any label: ``SASRec-128: {model: SASRec, hidden_size: 128}``. ``seeds`` and
+            ``trials`` (of tuning, only shown) may be set there for one of them.
+        config_file_list: yaml files with settings for all runs, below the settings file.
+        config_dict: settings for all runs, above all others; ``output``, ``overwrite`` and what
+            ``properties/compare.yaml`` lists (``seeds``, ``reference`` …) are among them.
+
+    Returns:
+        What ``comparison.json`` holds, and ``folder``.
+
+    Raises:
+        InputError: bad settings of any run, or models that do not see the same data; before
+            anything is trained. A run that fails later is told in the table.
+    """
+    given = dict(config_dict or {})
+    if dataset is not None:
+        given["dataset"] = dataset
+    show = given.pop("show_progress", True)
+    plan = make_plan(models, settings, config_file_list, given)
+    with logging_run():
+        splits = _splits(plan)
+        split = next(iter(splits.values()))
+        plan = with_batches(plan, split.counts["items"])
+        ended = finished_before(plan.runs)
+        _make_folder(plan)
+        with _logging_to(plan.folder / LOG):
+            return _compare(plan, split, ended, show)
+
+
+def _compare(plan: Plan, split: Split, ended: dict[str, Ended], show: bool) -> dict[str, Any]:
+    logger.info(
+        "%d models on %s, %d runs, %d of them finished before; the same %s test users, split %s; "
+        "folder %s",
+        len(plan.models),
+        plan.dataset,
+        len(plan.runs),
+        len(ended),
+        f"{split.counts['test']:,}",
+        split.hashes["test"][:12],
+        plan.folder,
+    )
+    rest = [run for run in plan.runs if run.name not in ended]
+    result = figures(plan, ended, split)
+    write_tables(plan.folder, result)
+    for end in run_all(rest, plan.folder, show):
+        ended[end.run.name] = end
+        result = figures(plan, ended, split)
+        write_tables(plan.folder, result)
+    return result | {"folder": str(plan.folder)}
+
+
+def _splits(plan: Plan) -> dict[str, Split]:
+    """The data of every model, each built once; refused if they differ."""
+    built: dict[str, Split] = {}
+    splits: dict[str, Split] = {}
+    for run in plan.runs:
+        key = data_key(run.config)
+        if run.label in splits:
+            continue
+        if key not in built:
+            logger.info("The data of %s", run.label)
+            try:
+                built[key] = read_split(run.config)
+            except InputError as error:
+                raise InputError(f"model {run.label}: {error}") from error
+        splits[run.label] = built[key]
+    check_same(splits)
+    return splits
+
+
+def _make_folder(plan: Plan) -> None:
+    try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the folder '{plan.folder}' cannot be made: {error}. Name another --output"
+        ) from error
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Lines of the comparison go to ``path`` too, behind what it holds."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

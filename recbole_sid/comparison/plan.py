@@ -1,0 +1,262 @@
+"""What a comparison runs: labels, seeds, and the settings of every run, all checked beforehand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recbole.utils import ModelType
+
+from recbole_sid.comparison.outcomes import METRICS
+from recbole_sid.comparison.splits import check_protocol
+from recbole_sid.config import Config
+from recbole_sid.errors import InputError, did_you_mean
+from recbole_sid.parsing import parse_value, read_yaml
+from recbole_sid.quick_start import checked_config
+from recbole_sid.resources import resource_dir
+from recbole_sid.settings import build, keys, require
+
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_MOST_SEEDS = 100
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """Settings of the comparison itself; defaults and meanings in ``properties/compare.yaml``."""
+
+    seeds: Any
+    reference: str | None
+    resamples: int
+    cold_below: int
+    scores_at_once: int
+
+    def __post_init__(self) -> None:
+        require(self.resamples >= 100, "resamples", self.resamples, "at least 100")
+        require(self.cold_below >= 1, "cold_below", self.cold_below, "at least 1")
+        require(self.scores_at_once >= 1, "scores_at_once", self.scores_at_once, "at least 1")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A row of the table: its label, its settings without the seed, and its seeds.
+
+    ``trials``: how many trials of tuning found the settings, as the user says; None if not said.
+    """
+
+    label: str
+    settings: dict[str, Any]
+    seeds: tuple[int, ...]
+    trials: int | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one model: its settings, where it lies, and the Config that they make."""
+
+    label: str
+    seed: int
+    settings: dict[str, Any]
+    folder: Path
+    config: Config
+
+    @property
+    def name(self) -> str:
+        return f"{self.label}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is to be run and compared; runs go seed by seed, so that a table grows evenly."""
+
+    folder: Path
+    dataset: str
+    settings: ComparisonSettings
+    models: tuple[Model, ...]
+    runs: tuple[Run, ...]
+    metric: str
+    metric_k: int
+
+
+def make_plan(
+    models: Sequence[str] | None,
+    settings_file: str | Path | None,
+    config_file_list: Sequence[str | Path],
+    given: Mapping[str, Any],
+) -> Plan:
+    """Read all settings and build the Config of every run.
+
+    Order of precedence, highest first: ``given`` (the command line), the settings of the model in
+    the settings file, its ``all``, the config files, ``properties/compare.yaml``.
+
+    Raises:
+        InputError: names the model whose settings are bad.
+    """
+    file = _settings_file(settings_file)
+    layers = [read_yaml(resource_dir("properties") / "compare.yaml")]
+    layers += [read_yaml(name) for name in config_file_list]
+    layers += [file["all"], dict(given)]
+    shared = {key: value for layer in layers for key, value in layer.items()}
+    if "model" in shared:
+        raise InputError("'model' is given for all runs: name the models with --models")
+    if "resume" in shared:
+        raise InputError("compare goes on with unfinished runs by itself: leave --resume out")
+    own = build(ComparisonSettings, shared)
+    shared = {key: value for key, value in shared.items() if key not in keys(ComparisonSettings)}
+    labels = _labels(models, file["models"])
+    if own.reference is not None and own.reference not in labels:
+        raise InputError(
+            f"setting 'reference' is '{own.reference}', which is not among the models "
+            f"{', '.join(labels)}.{did_you_mean(own.reference, labels)}"
+        )
+    dataset = shared.get("dataset")
+    if dataset is None:
+        raise InputError("no dataset is given: name one with --dataset, for example ml-100k")
+    output = shared.pop("output", None)
+    folder = Path(output or Path("comparisons") / f"{dataset}-{_short_hash(shared)}")
+    rows = [_model(label, file["models"].get(label), shared, given, own.seeds) for label in labels]
+    most = max(len(row.seeds) for row in rows)
+    runs = [
+        make_run(folder, row, row.seeds[n], {})
+        for n in range(most)
+        for row in rows
+        if n < len(row.seeds)
+    ]
+    metric, k = _tested_metric(runs)
+    return Plan(folder, str(dataset), own, tuple(rows), tuple(runs), metric, k)
+
+
+def make_run(folder: Path, model: Model, seed: int, changes: Mapping[str, Any]) -> Run:
+    """A run of ``model`` with ``seed``; ``changes`` stand below its own settings."""
+    # Its settings go to it as a yaml file, whose texts are not parsed.
+    given = {k: parse_value(v) if isinstance(v, str) else v for k, v in model.settings.items()}
+    settings = {**changes, **given, "seed": seed, "show_progress": False}
+    where = folder / "runs" / f"{model.label}-{seed}"
+    try:
+        config = checked_config(config_dict={**settings, "output": str(where)})
+    except InputError as error:
+        raise InputError(f"model {model.label}: {error}") from error
+    check_protocol(model.label, config)
+    return Run(model.label, seed, settings, where, config)
+
+
+def with_batches(plan: Plan, n_items: int) -> Plan:
+    """The plan with an evaluation batch for RecBole's models, unless the user gave one.
+
+    RecBole counts users in the batch of a sequential model, and scores in that of another one
+    (recbole/data/dataloader/general_dataloader.py:247).
+    """
+    n_users = max(1, plan.settings.scores_at_once // (n_items + 1))
+    models = {model.label: model for model in plan.models}
+    runs = []
+    for run in plan.runs:
+        if run.config.model_spec is None and "eval_batch_size" not in run.settings:
+            sequential = run.config["MODEL_TYPE"] is ModelType.SEQUENTIAL
+            size = n_users if sequential else n_users * (n_items + 1)
+            changes = {"eval_batch_size": size}
+            run = make_run(plan.folder, models[run.label], run.seed, changes)
+        runs.append(run)
+    return Plan(**{**vars(plan), "runs": tuple(runs)})
+
+
+def seeds_of(value: Any, first: int) -> tuple[int, ...]:
+    """A number of seeds from ``first`` on, or the seeds themselves: ``3``, ``[7, 8]``, ``7,8``."""
+    if isinstance(value, str) and "," in value:
+        value = [parse_value(part.strip()) for part in value.split(",") if part.strip()]
+    if type(value) is int and 1 <= value <= _MOST_SEEDS:
+        return tuple(range(first, first + value))
+    good = isinstance(value, (list, tuple)) and value and all(type(seed) is int for seed in value)
+    require(
+        bool(good and len(set(value)) == len(value)),
+        "seeds",
+        value,
+        f"how many (1 to {_MOST_SEEDS}), or a list of different seeds",
+        "A single one is written [2020].",
+    )
+    return tuple(value)
+
+
+def _settings_file(path: str | Path | None) -> dict[str, dict[str, Any]]:
+    """``all`` and ``models`` of the settings file."""
+    values = {} if path is None else read_yaml(path)
+    known = ("all", "models")
+    for key in values:
+        if key not in known:
+            raise InputError(
+                f"settings file '{path}' has '{key}', but holds 'all:' and 'models:' only."
+                f"{did_you_mean(key, known)}"
+            )
+    parts = {key: values.get(key) or {} for key in known}
+    _require_mappings(path, parts)
+    _require_mappings(path, parts["models"])
+    return parts
+
+
+def _require_mappings(path: str | Path | None, parts: Mapping[str, Any]) -> None:
+    for name, part in parts.items():
+        if part is not None and not isinstance(part, dict):
+            raise InputError(f"settings file '{path}': '{name}' must hold 'key: value' lines")
+
+
+def _labels(models: Sequence[str] | None, in_file: Mapping[str, Any]) -> list[str]:
+    labels = list(models if models is not None else in_file)
+    if not labels:
+        raise InputError("no models are given: name them with --models, for example TIGER,SASRec")
+    for label in labels:
+        if not isinstance(label, str) or not _LABEL.fullmatch(label):
+            raise InputError(
+                f"model {label!r} is no label: letters, digits, dots, dashes and underscores, "
+                "models separated by commas"
+            )
+    if len({label.lower() for label in labels}) != len(labels):
+        raise InputError(
+            f"a model is named twice in {', '.join(labels)}: give the second one a label of its "
+            "own in the settings file, LABEL: {model: NAME, …}"
+        )
+    return labels
+
+
+def _model(
+    label: str,
+    own: Mapping[str, Any] | None,
+    shared: Mapping[str, Any],
+    given: Mapping[str, Any],
+    seeds: Any,
+) -> Model:
+    values = {"model": label, **shared, **(own or {}), **given}
+    values = {k: v for k, v in values.items() if k not in (*keys(ComparisonSettings), "output")}
+    trials = values.pop("trials", None)
+    if trials is not None and (type(trials) is not int or trials < 0):
+        raise InputError(f"model {label}: 'trials' is {trials!r}, but must be 0 or more")
+    first = values.pop("seed", 2020)
+    if type(first) is not int:
+        raise InputError(f"model {label}: 'seed' is {first!r}, but must be a whole number")
+    wanted = (own or {}).get("seeds", seeds)
+    return Model(label, values, seeds_of(wanted, first), trials)
+
+
+def _short_hash(shared: Mapping[str, Any]) -> str:
+    """Of what all runs share, but for where things lie: more models and seeds go to one folder."""
+    left_out = ("overwrite", "resume", "data_path", "cache_dir", "show_progress")
+    kept = {key: value for key, value in shared.items() if key not in left_out}
+    text = json.dumps(kept, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _tested_metric(runs: Sequence[Run]) -> tuple[str, int]:
+    """The metric whose significance is tested: the one that validation goes by."""
+    names = {str(run.config["valid_metric"]).lower() for run in runs}
+    lengths = {tuple(run.config["topk"]) for run in runs}
+    measured = {tuple(name.lower() for name in run.config["metrics"]) for run in runs}
+    if len(names) > 1 or len(lengths) > 1 or len(measured) > 1:
+        raise InputError(
+            "metrics, topk and valid_metric must be the same for all models: leave them out of "
+            "the settings of a single one"
+        )
+    metric, _, k = names.pop().partition("@")
+    require(metric in METRICS, "valid_metric", metric, "one of Recall, NDCG, MRR, Hit, with @k")
+    return metric, int(k)

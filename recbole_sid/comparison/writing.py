@@ -1,0 +1,261 @@
+"""The tables of a comparison: Markdown, CSV, LaTeX, JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from recbole_sid.comparison.statistics import GROUPS
+from recbole_sid.files import written_whole
+from recbole_sid.run_folder import write_json
+
+NOT_RUN = "not run"
+_CAPTIONS = {"recall": "Recall", "ndcg": "NDCG", "mrr": "MRR", "hit": "Hit"}
+
+
+class Column(NamedTuple):
+    """A figure of every model: its name among the cells, its heading, how it is spelled.
+
+    ``best``: whether the highest is marked; ``sd``: whether it can differ between seeds.
+    """
+
+    name: str
+    heading: str
+    spell: Callable[[float], str]
+    best: bool = False
+    sd: bool = True
+
+
+def write_tables(folder: Path, result: dict[str, Any]) -> None:
+    """Write ``comparison.md``, ``.csv``, ``.tex`` and ``.json``, each whole or not at all."""
+    write_json(folder / "comparison.json", result)
+    for suffix, text in (("md", markdown(result)), ("csv", table(result)), ("tex", latex(result))):
+        with written_whole(folder / f"comparison.{suffix}") as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The whole report."""
+    counts, hashes = result["counts"], result["split_hash"]
+    cold = f"cold: fewer than {result['cold_below']}"
+    groups = {**{name: name for name in GROUPS}, "cold": cold, "unseen": "unseen: not one"}
+    targets = result["targets"]
+    parts = [
+        f"# Comparison on {result['dataset']}",
+        f"{counts['users']:,} users, {counts['items']:,} items, {counts['interactions']:,} "
+        f"interactions. The last item of a user is the test ({counts['test']:,} users), the one "
+        f"before it the validation ({counts['valid']:,}). Full ranking at item level: every item "
+        "of the catalogue can be recommended, and a hit is the item itself. All models see the "
+        f"same users, items, histories and targets. sha256 of the test split: `{hashes['test']}`, "
+        f"validation `{hashes['valid'][:16]}`, training `{hashes['train'][:16]}`.",
+        "Mean over seeds" + (" ± sample standard deviation" if _has_sd(result) else "") + "; best "
+        "in bold. RecBole's general models never list what a user had before; sequential ones and "
+        "semantic-ID models may.",
+        "## Test",
+        _grid(result, _metrics(result, "test"), [_history]),
+        *_significance(result),
+        "## Validation",
+        _grid(result, _metrics(result, "valid")),
+        "## Which items are recommended, and whose targets are found",
+        "Coverage: share of the catalogue in any list. Popularity: mean training interactions of "
+        "a recommended item. Recall by the target's training interactions: head, middle and tail "
+        "items hold a third of all each; "
+        + "; ".join(
+            f"{groups[name]}: {size['items']:,} items, targets of {size['users']:,} users"
+            for name, size in targets.items()
+        )
+        + ".",
+        _grid(result, _reach(result)),
+        "## Cost",
+        "Seconds of SIDs are few where the cache had them. Milliseconds a user: the test split, "
+        "weights loaded first. Peak memory: of the whole process, Python and packages too.",
+        _grid(result, _costs(), [_trials]),
+        *_failures(result),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(result: dict[str, Any]) -> str:
+    """CSV: a line a model; of every figure the mean, the standard deviation and the seeds."""
+    names = list(dict.fromkeys(name for row in result["models"] for name in row["cells"]))
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    parts = ("mean", "sd", "n")
+    writer.writerow(
+        ["model", "class", "trials", "state", *(f"{n} {part}" for n in names for part in parts)]
+    )
+    for row in result["models"]:
+        cells = [row["cells"].get(name, {}) for name in names]
+        values = [cell.get(part) for cell in cells for part in parts]
+        shown = ["" if value is None else value for value in (row["trials"], state(row), *values)]
+        writer.writerow([row["model"], row["class"], *shown])
+    return lines.getvalue()
+
+
+def latex(result: dict[str, Any]) -> str:
+    """A ``tabular`` of the test figures for ``booktabs``."""
+    columns = _metrics(result, "test")
+    head = " & ".join(["Model", *(_escaped(column.heading) for column in columns)])
+    lines = [
+        f"% {result['dataset']}, full ranking at item level, {result['counts']['test']} users",
+        f"% sha256 of the test split: {result['split_hash']['test']}",
+        f"\\begin{{tabular}}{{l{'r' * len(columns)}}}",
+        "\\toprule",
+        f"{head} \\\\",
+        "\\midrule",
+    ]
+    for row in result["models"]:
+        cells = _cells(result, row, columns, lambda text: f"\\textbf{{{text}}}")
+        shown = [cell.replace("±", "$\\pm$") for cell in cells]
+        lines.append(" & ".join([_escaped(row["model"]), *shown]) + " \\\\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+def state(row: dict[str, Any]) -> str:
+    """``finished``, ``not run``, or what went wrong, of a model's runs together."""
+    states = {run["state"] for run in row["runs"]}
+    if states == {"finished"}:
+        return "finished"
+    failed = [run for run in row["runs"] if run["state"] == "failed"]
+    if failed:
+        return f"failed: {failed[0]['reason']}"
+    return NOT_RUN if states == {NOT_RUN} else "some seeds not run"
+
+
+# -- columns --------------------------------------------------------------------------------------
+
+
+def _metrics(result: dict[str, Any], split: str) -> list[Column]:
+    names = dict.fromkeys(name for row in result["models"] for name in row["cells"])
+    shown = [name for name in names if name.startswith(f"{split}/")]
+    return [
+        Column(name, _CAPTIONS[key] + "@" + k, "{:.4f}".format, best=True)
+        for name in shown
+        for key, _, k in [name.partition("/")[2].partition("@")]
+    ]
+
+
+def _reach(result: dict[str, Any]) -> list[Column]:
+    k = max(result["topk"])
+    found = [
+        Column(f"recall_{name}@{k}", f"Recall@{k} {name}", "{:.4f}".format, best=True)
+        for name in result["targets"]
+    ]
+    spread = [Column(f"coverage@{k}", f"Coverage@{k}", "{:.3f}".format) for k in result["topk"]]
+    liked = [Column(f"popularity@{k}", f"Popularity@{k}", "{:.1f}".format) for k in result["topk"]]
+    return [*found, *spread, *liked]
+
+
+def _costs() -> list[Column]:
+    return [
+        Column("tokenize_seconds", "SIDs, s", "{:,.0f}".format),
+        Column("train_seconds", "Training, s", "{:,.0f}".format),
+        Column("test_ms_per_user", "Test, ms a user", "{:.2f}".format),
+        Column("peak_memory_mb", "Peak memory, MiB", "{:,.0f}".format),
+        Column("parameters", "Parameters", "{:,.0f}".format, sd=False),
+    ]
+
+
+def _trials(row: dict[str, Any]) -> tuple[str, str]:
+    return "Tuning trials", "not given" if row["trials"] is None else str(row["trials"])
+
+
+def _history(row: dict[str, Any]) -> tuple[str, str]:
+    return "Sees of a history", row["history"]
+
+
+# -- cells ----------------------------------------------------------------------------------------
+
+
+def _cells(
+    result: dict[str, Any],
+    row: dict[str, Any],
+    columns: Sequence[Column],
+    bold: Callable[[str], str],
+) -> list[str]:
+    shown = []
+    for column in columns:
+        cell = row["cells"].get(column.name)
+        if cell is None:
+            missing = "not measured" if row["cells"] else state(row).partition(":")[0]
+            shown.append(missing)
+            continue
+        text = column.spell(cell["mean"])
+        best = column.best and all(
+            other["cells"][column.name]["mean"] <= cell["mean"]
+            for other in result["models"]
+            if column.name in other["cells"]
+        )
+        text = bold(text) if best else text
+        spread = column.sd and cell["sd"] is not None
+        shown.append(f"{text} ± {column.spell(cell['sd'])}" if spread else text)
+    return shown
+
+
+def _grid(
+    result: dict[str, Any],
+    columns: Sequence[Column],
+    words: Sequence[Callable[[dict[str, Any]], tuple[str, str]]] = (),
+) -> str:
+    rows = result["models"]
+    if not columns:
+        return "Not run." if not any(row["cells"] for row in rows) else "Not measured."
+    headings = ["Model", "Seeds", *(column.heading for column in columns)]
+    lines = []
+    for row in rows:
+        n = sum(run["state"] == "finished" for run in row["runs"])
+        seeds = str(n) if n == len(row["runs"]) else f"{n} of {len(row['runs'])}"
+        cells = _cells(result, row, columns, "**{}**".format)
+        lines.append([row["model"], seeds, *cells, *(word(row)[1] for word in words)])
+    headings += [word(rows[0])[0] for word in words]
+    aligned = ["---", *["---:"] * (len(headings) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [headings, aligned, *lines])
+
+
+def _significance(result: dict[str, Any]) -> list[str]:
+    metric, _, k = result["metric"].partition("/")[2].partition("@")
+    parts = []
+    for against, tests in result["significance"].items():
+        if not tests:
+            continue
+        role = "the best" if against == result["best"] else "the reference"
+        lines = [
+            f"| {label} | {one['mean']:+.4f} | {one['low']:+.4f} to {one['high']:+.4f} "
+            f"| {one['p']:.4f} | {one['adjusted']:.4f} |"
+            for label, one in tests.items()
+        ]
+        parts += [
+            f"Against {against}, {role}: difference in {_CAPTIONS[metric]}@{k} over users (of each "
+            f"the mean over seeds), paired bootstrap with {result['resamples']:,} resamples, "
+            f"p corrected by Holm for {len(tests)} comparisons. It holds for these runs: how far "
+            "other seeds would differ is what ± says.",
+            "\n".join(
+                [
+                    "| Model | Difference | 95 % interval | p | p, corrected |",
+                    "| --- | ---: | ---: | ---: | ---: |",
+                    *lines,
+                ]
+            ),
+        ]
+    return parts
+
+
+def _failures(result: dict[str, Any]) -> list[str]:
+    lines = [
+        f"- {row['model']}, seed {run['seed']}, failed: {run['reason']} (log: `{run['log']}`)"
+        for row in result["models"]
+        for run in row["runs"]
+        if run["state"] == "failed"
+    ]
+    return ["## Failed runs", "\n".join(lines)] if lines else []
+
+
+def _has_sd(result: dict[str, Any]) -> bool:
+    return any(cell["sd"] is not None for row in result["models"] for cell in row["cells"].values())
+
+
+def _escaped(text: str) -> str:
+    return "".join("\\" + char if char in "_%&#$" else char for char in text)

@@ -1,0 +1,159 @@
+"""The files that come out: NAME.inter, NAME.item, NAME.yaml, and what was left out."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recbole_sid.files import written_whole
+from recbole_sid.preparing.mapping import DataMapping
+from recbole_sid.preparing.store import Store
+from recbole_sid.preparing.values import CATEGORY_SEPARATOR
+
+_LABELS = {"title": "", "text": ""}  # parts of a prompt that need no name before them
+
+
+def write_inter(store: Store, path: Path) -> None:
+    """The interactions, by time and then by their place in the log.
+
+    Times are whole seconds where they are; RecBole keeps 32-bit floats of them, so that nearby
+    events come in the order of the file.
+    """
+    seconds = "CASE WHEN us % 1000000 = 0 THEN (us // 1000000)::VARCHAR ELSE rtrim(printf("
+    seconds += "'%d.%06d', us // 1000000, us % 1000000), '0') END"
+    rows = store.rows(
+        f"SELECT concat_ws(chr(9), users.name, tokens.name, {seconds}) FROM kept "
+        "JOIN users ON users.number = u JOIN tokens ON tokens.number = i ORDER BY us, place"
+    )
+    _write(path, "user_id:token\titem_id:token\ttimestamp:float", (row[0] for row in rows))
+
+
+def write_items(store: Store, path: Path, written: list[str], keep_all: bool) -> dict[str, int]:
+    """The items of the interactions in the order of the feed, then those that it does not have.
+
+    Args:
+        written: the columns behind the id.
+        keep_all: write the items without interactions too.
+    """
+    store.run("CREATE TABLE used AS SELECT name FROM tokens WHERE number IN (SELECT i FROM kept)")
+    cells = [f"c{number}" for number in range(len(written))]
+    wanted = "" if keep_all else "WHERE item IN (SELECT name FROM used)"
+    store.run(f"CREATE VIEW shown AS SELECT * FROM items {wanted}")
+    n_without_row = store.one(
+        "SELECT count(*) FROM used WHERE name NOT IN (SELECT item FROM items)"
+    )
+    empty = "\t" * len(written)
+    header = ["item_id:token"]
+    header += [f"{name}:{'float' if name == 'price' else 'token'}" for name in written]
+
+    def lines() -> Iterable[str]:
+        yield from (
+            row[0]
+            for row in store.rows(
+                f"SELECT concat_ws(chr(9), item, {', '.join(cells)}) FROM shown ORDER BY place"
+            )
+        )
+        yield from (
+            row[0] + empty
+            for row in store.rows(
+                "SELECT name FROM used WHERE name NOT IN (SELECT item FROM items) ORDER BY name"
+            )
+        )
+
+    _write(path, "\t".join(header), lines())
+    filled = {
+        name: store.one(f"SELECT count(*) FROM shown WHERE {cell} <> ''")
+        for name, cell in zip(written, cells, strict=True)
+    }
+    n_shown = store.one("SELECT count(*) FROM shown")
+    with_cell = {f"with_{name}": count for name, count in filled.items()}
+    return {"items": n_shown + n_without_row, "without_row": n_without_row, **with_cell}
+
+
+def write_rejected(store: Store, path: Path) -> None:
+    """Every row that was left out: part, file, line, reason and the beginning of its text."""
+    rows = store.rows(
+        "SELECT concat_ws(chr(9), part, file, line, reason, "
+        "regexp_replace(text, '[\\x00-\\x1f\\x7f]', ' ', 'g')) FROM rejected "
+        "ORDER BY part DESC, file, line, reason, text"
+    )
+    _write(path, "part\tfile\tline\treason\ttext", (row[0] for row in rows))
+
+
+def describe(store: Store) -> dict[str, Any]:
+    """Users, items, interactions, and the first and last time."""
+    users, items, count, first, last = store.run(
+        "SELECT count(DISTINCT u), count(DISTINCT i), count(*), min(us), max(us) FROM kept"
+    ).fetchall()[0]
+    return {
+        "users": users,
+        "items_with_interactions": items,
+        "interactions": count,
+        "interactions_a_user": round(count / users, 4),
+        "first_time": _utc(first),
+        "last_time": _utc(last),
+    }
+
+
+def _utc(microseconds: int) -> str:
+    start = datetime.datetime(1970, 1, 1)
+    return (start + datetime.timedelta(microseconds=microseconds)).isoformat() + "Z"
+
+
+def dataset_config(mapping: DataMapping, name: str) -> str:
+    """The text of the yaml file that ``--config_files`` reads."""
+    written = mapping.item_columns.written
+    others = list(mapping.item_columns.others or {})
+    plain: list[str] = ["title", "text", "industry", "advertiser"]
+    texts = [role for role in plain if role in written] + others
+    # At least one column has to be a text.
+    texts = texts or [next(role for role in written if role not in ("price", "image"))]
+    lines = [
+        f"# {name}, written by prepare. Change what you like: no run changes this file.",
+        "USER_ID_FIELD: user_id",
+        "ITEM_ID_FIELD: item_id",
+        "TIME_FIELD: timestamp",
+        "load_col:                         # RecBole reads ids alone, the SIDs the texts too",
+        "  inter: [user_id, item_id, timestamp]",
+        "  item: [item_id]",
+        "item_text_fields: " + yaml.safe_dump(texts, default_flow_style=True, width=1000).strip(),
+    ]
+    if "category" in written:
+        lines += [
+            "item_category_field: category",
+            "item_category_format: separator",
+            f'item_category_separator: "{CATEGORY_SEPARATOR}"',
+        ]
+    for role in ("industry", "brand", "price", "image"):
+        if role in written:
+            lines.append(f"item_{role}_field: {role}")
+    lines.append(f'prompt_template: "{_template(texts, written)}"')
+    return "\n".join(lines) + "\n"
+
+
+def _template(texts: list[str], written: list[str]) -> str:
+    """Texts first, then named attributes; what an item does not have is left out."""
+    parts = []
+    for role in dict.fromkeys([*texts, "brand", "category", "price"]):
+        if role in written:
+            label = _LABELS.get(role, f"{role.capitalize().replace('_', ' ')}: ")
+            parts.append(f"[{label}{{{role}}}. ]")
+    return "".join(parts)
+
+
+def write_text(path: Path, text: str) -> None:
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _write(path: Path, header: str, lines: Iterable[str]) -> None:
+    with (
+        written_whole(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as file,
+    ):
+        file.write(header + "\n")
+        file.writelines(line + "\n" for line in lines)
