@@ -33,6 +33,7 @@ SETTINGS: dict[str, Any] = {
     "tokenizer_log_every": 1,
     "text_encoder_batch_size": 4,
     "train_batch_size": 128,
+    "window_targets": 4,
     "learning_rate": 0.005,
     "dropout": 0.3,
     "epochs": 6,

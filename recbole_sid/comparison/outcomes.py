@@ -78,7 +78,7 @@ def save_outcomes(path: Path, outcomes: Outcomes) -> None:
         "lists": outcomes.lists,
     }
     with written_whole(path) as temporary:
-        save_file(arrays, temporary, {"format": FORMAT, "version": "1"})
+        save_file(arrays, temporary, {"format": FORMAT})
 
 
 def load_outcomes(path: Path) -> Outcomes:
