@@ -19,6 +19,7 @@ _HOME = {
     "Recommendation": "inference",
     "SemanticIDs": "sid.table",
     "compare": "comparison.compare",
+    "compare_sids": "sid_report",
     "evaluate": "inference",
     "load": "quick_start",
     "load_data_and_model": "quick_start",

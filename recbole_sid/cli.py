@@ -16,6 +16,7 @@ USAGE = """usage: recbole-sid [run] [--model NAME] [--dataset NAME] [--KEY VALUE
        recbole-sid recommend --run FOLDER --histories FILE --output FILE [--k 10] …
        recbole-sid evaluate --run FOLDER [--topk 5,10,20] [--beam_size 50] …
        recbole-sid tokenize [--dataset NAME] [--tokenizer NAME] [--held_out_share 0.2] …
+       recbole-sid sids --dataset NAME --sids FILE_OR_FOLDER,… [--labels A,B] [--KEY VALUE …]
        recbole-sid summarize --dataset NAME --output FILE [--summary_model FOLDER] …
        recbole-sid prepare --mapping FILE --output FOLDER [--name NAME] [--strict]
        recbole-sid compare --models NAME,NAME,… --dataset NAME [--seeds 3] [--KEY VALUE …]
@@ -62,6 +63,14 @@ as for run; its own are those of properties/measures.yaml.
   --held_out_share X    share of the items that are kept from the tokenizer, and measured on
   --retrieval false     leaves retrieval by dense vectors out
   --output FOLDER       default runs/DATASET-TOKENIZER-HASH; --overwrite as for run
+
+sids measures semantic IDs that exist, side by side, and writes sid_report.md, .csv and .json. Data
+and settings as for run; its own are those of properties/sids.yaml.
+
+  --sids A,B            SID files, ours or published ones, or folders of run or tokenize
+  --labels A,B          their names; default: those of the files and folders
+  --output FOLDER       default runs/DATASET-sids; --overwrite replaces a report that lies there
+  --unknown RULE        sets that lack items, or have others: refuse (default), or ignore such items
 
 summarize writes the .item file of a data set with one more column, a sentence on every item.
 
@@ -166,6 +175,25 @@ def tokenize_command(arguments: Sequence[str]) -> None:
     print(f"folder: {result['run_folder']}")
 
 
+def sids_command(arguments: Sequence[str]) -> None:
+    """``sids``: sets of SIDs side by side."""
+    from recbole_sid.logs import logging_run
+    from recbole_sid.sid_report import compare_sids
+
+    values = _arguments("sids", arguments, None, ("dataset", "sids"))
+    names = ("output", "unknown", "overwrite")
+    own: dict[str, Any] = {key: values.pop(key) for key in names if key in values}
+    for key in ("sids", "labels"):
+        if key in values:
+            own[key] = [part.strip() for part in str(values.pop(key)).split(",")]
+    files = _config_files(values)
+    values.pop("config_files", None)
+    with logging_run():
+        result = compare_sids(config_file_list=files, config_dict=values, **own)
+    print(Path(result["folder"], "sid_report.md").read_text(encoding="utf-8"))
+    print(f"folder: {result['folder']}")
+
+
 def summarize_command(arguments: Sequence[str]) -> None:
     """``summarize``: an item file with a column of summaries."""
     from recbole_sid.logs import logging_run
@@ -259,9 +287,12 @@ def _arguments(
 
 _PATHS = (
     *("run", "histories", "output", "summary_model"),
-    *("mapping", "preset", "reviews", "meta", "folder", "temp_folder", "settings"),
+    *("mapping", "preset", "reviews", "meta", "folder", "temp_folder", "settings", "sids"),
 )
-_FLAGS = ("overwrite", "exclude_history", "show_progress", "item_summary_brand", "strict")
+_FLAGS = (
+    *("overwrite", "exclude_history", "show_progress", "item_summary_brand", "strict"),
+    "report_vectors",
+)
 _RECOMMEND = (
     *("run", "histories", "output"),
     *("k", "unknown", "exclude_history", "batch_size", "beam_size", "overwrite", "show_progress"),
@@ -279,6 +310,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "recommend": recommend_command,
     "evaluate": evaluate_command,
     "tokenize": tokenize_command,
+    "sids": sids_command,
     "summarize": summarize_command,
     "prepare": prepare_command,
     "compare": compare_command,

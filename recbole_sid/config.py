@@ -27,6 +27,7 @@ from recbole.utils import ModelType
 from recbole_sid import checks, registry, settings
 from recbole_sid.compat import get_model
 from recbole_sid.errors import InputError
+from recbole_sid.measures.report_settings import ReportSettings
 from recbole_sid.measures.retrieval import RetrievalSettings
 from recbole_sid.measures.settings import MeasureSettings
 from recbole_sid.parsing import YamlLoader, parse_command_line, parse_value, read_yaml
@@ -83,8 +84,11 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
-# Settings of ``tokenize`` alone: they would change nothing in a run.
-_MEASURES = frozenset(settings.keys(MeasureSettings) + settings.keys(RetrievalSettings))
+# Settings of one command alone: they would change nothing in a run.
+_COMMAND_OF = {
+    **dict.fromkeys(settings.keys(MeasureSettings) + settings.keys(RetrievalSettings), "tokenize"),
+    **dict.fromkeys(settings.keys(ReportSettings), "sids"),
+}
 # Settings that belong to one start of a run and are not written into its folder.
 _OF_ONE_START = frozenset(["output", "resume", "overwrite"])
 
@@ -130,6 +134,7 @@ class Config(recbole.config.Config):
             settings and files unchecked.
         measures: whether measures.yaml, the settings of ``tokenize``, is among ours; without, its
             keys are refused.
+        sid_report: the same of sids.yaml, the settings of ``sids``.
 
     ``checkpoint_dir``, where RecBole's trainers write, is the run folder's name with ``-stock``:
     only :func:`recbole_sid.run` may write into the run folder, and sets it so.
@@ -147,6 +152,7 @@ class Config(recbole.config.Config):
         *,
         stage_1: bool = True,
         measures: bool = False,
+        sid_report: bool = False,
     ) -> None:
         if command_line is None:
             notebook = "ipykernel_launcher" in sys.argv[0]
@@ -154,6 +160,7 @@ class Config(recbole.config.Config):
         self._command_line = list(command_line)
         self._layers: list[tuple[Path, dict[str, Any]]] = []
         self._measures = measures
+        self._sid_report = sid_report
         super().__init__(model, dataset, config_file_list, config_dict)
         self._check(stage_1)
         self.final_config_dict["checkpoint_dir"] = f"{self.run_folder}-stock"
@@ -296,6 +303,8 @@ class Config(recbole.config.Config):
             shared = ["items.yaml", "pairs.yaml", "schema.yaml"]
             if self._measures:
                 shared.append("measures.yaml")
+            if self._sid_report:
+                shared.append("sids.yaml")
             general = [overall, *(read_yaml(folder / name) for name in shared)]
             used, components = self._component_layers(spec)
         ours = resource_dir("dataset_configs") / f"{dataset}.yaml"
@@ -330,10 +339,10 @@ class Config(recbole.config.Config):
             checks.check_stock_keys(external, known)
         else:
             for key in external:
-                if key in _MEASURES and key not in internal:
+                if key in _COMMAND_OF and key not in internal:
                     raise InputError(
-                        f"setting '{key}' belongs to the command tokenize, and changes nothing "
-                        "here: remove it"
+                        f"setting '{key}' belongs to the command {_COMMAND_OF[key]}, and changes "
+                        "nothing here: remove it"
                     )
             used = (
                 registry.tokenizer(internal["tokenizer"]),
@@ -383,6 +392,8 @@ class Config(recbole.config.Config):
         if self._measures and self.model_spec is not None:
             settings.build(MeasureSettings, final)
             settings.build(RetrievalSettings, final)
+        if self._sid_report and self.model_spec is not None:
+            settings.build(ReportSettings, final)
         if self.model_spec is not None:
             settings.build(self.generator_spec.cls.Settings, final, self.generator_spec.prefix)
         if self.model_spec is not None and stage_1:

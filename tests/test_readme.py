@@ -79,10 +79,11 @@ USES = [
     *starting_with("python", "run_recbole_sid.py", "evaluate"),
 ]
 TOKENIZES = starting_with("python", "run_recbole_sid.py", "tokenize")
+SIDS = starting_with("python", "run_recbole_sid.py", "sids")
 SUMMARIZES = starting_with("python", "run_recbole_sid.py", "summarize")
 PREPARES = starting_with("python", "run_recbole_sid.py", "prepare")
 COMPARES = starting_with("python", "run_recbole_sid.py", "compare")
-OTHERS = [*USES, *TOKENIZES, *SUMMARIZES, *PREPARES, *COMPARES]
+OTHERS = [*USES, *TOKENIZES, *SIDS, *SUMMARIZES, *PREPARES, *COMPARES]
 RUNS = [c for c in starting_with("python", "run_recbole_sid.py") if c not in OTHERS]
 
 
@@ -189,6 +190,20 @@ def test_a_tokenizer_is_measured(checkout: Path) -> None:
         assert {row[0] for row in table("Part")} <= set(result)
         held_out = "--held_out_share" in command
         assert result["v_measure"]["measured_on"] == ("held-out" if held_out else "all") + " items"
+
+
+def test_sids_are_put_side_by_side(checkout: Path) -> None:
+    (command,) = SIDS
+    shutil.rmtree(checkout / "runs", ignore_errors=True)
+    data = "--dataset=my_ads --data_path=data --config_files=my_ads.yaml"
+    made = f"python run_recbole_sid.py tokenize {data} --retrieval=False --output=runs/ads"
+    execute(["bash", "-c", made], checkout)
+    execute(["bash", "-c", command], checkout)
+    folder = checkout / "runs" / "my_ads-sids"
+    result = json.loads((folder / "sid_report.json").read_text(encoding="utf-8"))
+    assert [entry["label"] for entry in result["sets"]] == ["theirs", "ours"]
+    assert (result["settings"]["report_neighbours"], result["left_out"]) == (20, [])
+    assert all((folder / f"sid_report.{kind}").is_file() for kind in ("md", "csv"))
 
 
 def test_models_are_compared(checkout: Path) -> None:

@@ -1,0 +1,253 @@
+"""``sids`` on eight items, whose figures are worked out by hand.
+
+Users and their items in order; the last but one is validation, the last is test:
+
+    u0: i0 i1 | i2 | i3      u2: i4 i5 | i6 | i7
+    u1: i2 i3 | i0 | i1      u3: i6 i7 | i4 | i5
+
+So training has the pairs 0-1, 2-3, 4-5 and 6-7. Items i0 to i3 are of one category, the others of
+another; by vectors, i0 is near to i2, i1 to i3, i4 to i6 and i5 to i7.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import recbole_sid
+from recbole_sid import cli
+from recbole_sid.errors import InputError
+from recbole_sid.sid.table import SemanticIDs
+from tests.runs import snapshot, write_data
+
+TOKENS = tuple(f"i{n}" for n in range(8))
+ORDERS = {"u0": [0, 1, 2, 3], "u1": [2, 3, 0, 1], "u2": [4, 5, 6, 7], "u3": [6, 7, 4, 5]}
+ANGLES = [0, 40, 5, 45, 180, 220, 185, 225]
+# A pair of items that go together shares its whole SID.
+PAIRED = {f"i{n}": [n // 4, n // 2 % 2] for n in range(8)}
+# All differ, and no code says anything on the training pairs: they differ in both.
+APART = {f"i{n}": [n % 2, n // 2 + 4 * (n % 2)] for n in range(8)}
+
+
+@pytest.fixture
+def base(tmp_path, monkeypatch) -> dict:
+    """Settings that read the eight items; the working directory is the test's own."""
+    rows = [(u, f"i{n}", time) for u, items in ORDERS.items() for time, n in enumerate(items)]
+    given = write_data(tmp_path / "data", rows)
+    lines = [f"i{n}\tThing | {n}\t{'AB'[n // 4]}" for n in range(8)]
+    header = "item_id:token\ttitle:token\tkind:token"
+    (tmp_path / "data" / "made" / "made.item").write_text("\n".join([header, *lines]) + "\n")
+    radians = np.deg2rad(ANGLES)
+    np.save(tmp_path / "v.npy", np.stack([np.cos(radians), np.sin(radians)], axis=1))
+    (tmp_path / "ids.txt").write_text("\n".join(TOKENS) + "\n")
+    (tmp_path / "paired.json").write_text(json.dumps(PAIRED))
+    (tmp_path / "apart.json").write_text(json.dumps(APART))
+    monkeypatch.chdir(tmp_path)
+    return given | {
+        "model": "TIGER",
+        "dataset": "made",
+        "item_category_field": "kind",
+        "item_embedding_file": str(tmp_path / "v.npy"),
+        "item_embedding_ids": str(tmp_path / "ids.txt"),
+        "pair_source": "cooccurrence",
+        "report_neighbours": 1,
+        "topk": [5],
+        "valid_metric": "NDCG@5",
+        "show_progress": False,
+        "cache_dir": str(tmp_path / "cache"),
+    }
+
+
+def report(base: dict, *sids: str, **own) -> dict:
+    return recbole_sid.compare_sids(list(sids), config_dict=base, **own)
+
+
+def test_figures_by_hand(base):
+    result = report(base, "paired.json", "apart.json", output="r")
+    paired, apart = result["sets"]
+    assert (paired["label"], apart["label"]) == ("paired", "apart")
+    use = paired["codes"]
+    assert (use["collision_rate"], use["unique_items"], use["largest_group"]) == (1.0, 0, 2)
+    assert use["entropy"] == pytest.approx(np.log(4))
+    assert use["entropy_ceiling"] == pytest.approx(np.log(8))
+    assert (use["dead_codes_1"], use["dead_codes_2"]) == (0, 0)
+    assert (apart["codes"]["unique_items"], apart["codes"]["collision_rate"]) == (8, 0.0)
+    # A published file says nothing of a rule.
+    assert (paired["before"], paired["after"]) == (None, None)
+    # The first code is the category.
+    assert paired["v_measure"]["v_measure_1"] == pytest.approx(1.0)
+    assert apart["v_measure"]["adjusted_mutual_information_1"] <= 0
+    # Copies are found for sure. In APART a partner shares no code: the nearest one is one of
+    # three others with the same first code.
+    assert (paired["hit_rate"]["hit_rate"], apart["hit_rate"]["hit_rate"]) == (1.0, 0.0)
+    assert paired["hit_rate"]["chance"] == pytest.approx(1 / 7, abs=1e-8)
+    assert result["item_vectors"]["hit_rate"]["hit_rate"] == 0.0
+    # By vectors i0 has i2, of the same category and of no equal SID.
+    assert paired["neighbourhood"]["near_1"] == 1.0
+    assert paired["neighbourhood"]["random_1"] == pytest.approx(3 / 7, abs=1e-8)
+    assert paired["neighbourhood"]["near_2"] == 0.0
+    groups = paired["largest_groups"]
+    assert groups[0] == {"sid": [0, 0], "size": 2, "items": ["Thing | 0", "Thing | 1"]}
+    assert (len(groups), apart["largest_groups"], result["left_out"]) == (4, [], [])
+
+
+def test_before_and_after_the_rule(base):
+    codes = np.array([[n // 2, n % 2] for n in range(8)], np.int32)
+    dedup = SemanticIDs(TOKENS, codes, (5, 2), "dedup", {})
+    Path("run").mkdir()
+    dedup.save("run/sids.json")
+    moved = {"collision": {"collision_rate_before": 0.25}}
+    replace(dedup, collision="reassign_last", provenance=moved).save("moved.safetensors")
+    first, second = report(base, "run", "moved.safetensors", output="r")["sets"]
+    assert (first["label"], second["label"]) == ("run", "moved")
+    assert first["codes"] == first["before"]
+    assert (first["before"]["collision_rate"], first["after"]["collision_rate"]) == (1.0, 0.0)
+    assert (first["codes"]["dead_codes_1"], first["after"]["unique_items"]) == (1, 8)
+    assert "dead_codes_2" not in first["codes"]
+    assert (second["before"], second["after"]["collision_rate"]) == ({"collision_rate": 0.25}, 0.0)
+    # The dedup digit takes no part: partners share all the codes that are left.
+    assert first["hit_rate"]["hit_rate"] == 1.0
+    assert set(first["neighbourhood"]) == {"near_1", "random_1"}
+
+
+def test_the_files_hold_the_result_and_the_same_bytes_again(base):
+    result = report(base, "paired.json", "apart.json", labels=["a|b", "c"], output="r")
+    folder = Path(result.pop("folder"))
+    assert json.loads((folder / "sid_report.json").read_text()) == result
+    text = (folder / "sid_report.md").read_text()
+    assert "|  | a\\|b | c |" in text
+    assert "| Hit rate | 1.0000 | 0.0000 |" in text
+    assert "- 2 items, 0-0: Thing \\| 0; Thing \\| 1\n" in text
+    assert "random order 0.1429" in text
+    assert "report_neighbours 1" in text
+    assert str(folder.parent.resolve()) not in text
+    first, second, vectors = csv.DictReader((folder / "sid_report.csv").open())
+    assert [row["label"] for row in (first, second, vectors)] == ["a|b", "c", "item vectors"]
+    assert float(first["codes.collision_rate"]) == 1.0
+    assert (first["hit_rate.hit_rate"], vectors["hit_rate.hit_rate"]) == ("1.0", "0.0")
+    before = snapshot(folder)
+    with pytest.raises(InputError, match="exists: name another --output"):
+        report(base, "paired.json", output="r")
+    assert snapshot(folder) == before
+    # Rows of the data in another order change nothing but the hash of the files.
+    files = [Path(f"data/made/made.{kind}") for kind in ("inter", "item")]
+    stored = [file.read_text() for file in files]
+    for file, text in zip(files, stored, strict=True):
+        header, *lines = text.splitlines()
+        file.write_text("\n".join([header, *lines[1:], lines[0]]) + "\n")
+    again = report(base, "paired.json", "apart.json", labels=["a|b", "c"], output="s")
+    assert again.pop("data_hash") != result.pop("data_hash")
+    again.pop("folder")
+    assert again == result
+    for file, text in zip(files, stored, strict=True):
+        file.write_text(text)
+    report(base, "paired.json", "apart.json", labels=["a|b", "c"], output="r", overwrite=True)
+    assert snapshot(folder) == before
+
+
+def test_what_cannot_be_measured_is_left_out_with_a_line(base):
+    del base["item_category_field"]
+    result = report(base | {"report_vectors": False}, "paired.json")
+    assert result["folder"] == "runs/made-sids"
+    (entry,) = result["sets"]
+    assert (entry["v_measure"], entry["neighbourhood"], result["item_vectors"]) == (None,) * 3
+    assert entry["hit_rate"]["hit_rate"] == 1.0
+    text = Path("runs/made-sids/sid_report.md").read_text()
+    assert "- Agreement with categories: no item_category_field is set" in text
+    assert "report_vectors is false" in text
+    assert "Near 1" not in text
+
+
+def test_no_pairs_and_no_titles(base):
+    base |= {"item_text_fields": ["name"], "prompt_template": "{name}", "pair_max_items": 2}
+    # Each user has three items in training, and none of them counts.
+    rows = [(u, f"i{n}", t) for u in ("u0", "u1") for t, n in enumerate([0, 1, 2, 3, 4])]
+    rows += [("u2", f"i{n}", t) for t, n in enumerate([5, 6, 7, 0, 1])]
+    lines = ["\t".join(map(str, row)) for row in rows]
+    Path("data/made/made.inter").write_text(
+        "\n".join(["user_id:token\titem_id:token\ttimestamp:float", *lines]) + "\n"
+    )
+    result = report(base, "paired.json", output="r")
+    (entry,) = result["sets"]
+    assert (entry["hit_rate"], result["item_vectors"]) == (None, None)
+    assert entry["largest_groups"][0]["items"] == ["i0", "i1"]
+    titles, hits = result["left_out"]
+    assert titles.startswith("Titles, items are shown by their ids: ")
+    assert hits.startswith("Hit rate: none of the 8 items has a neighbour")
+
+
+def test_items_that_only_some_sets_have(base):
+    Path("part.json").write_text(json.dumps({"x": [5, 5]} | {t: PAIRED[t] for t in TOKENS[2:]}))
+    with pytest.raises(InputError, match=r"'part': 2 of the 8 items .* 1 of the 7 items"):
+        report(base, "paired.json", "part.json", output="r")
+    assert not Path("r").exists()
+    result = report(base, "paired.json", "part.json", output="r", unknown="ignore")
+    paired, part = result["sets"]
+    assert (result["items"], result["items_in_data"]) == (6, 8)
+    assert (part["items_missing"], part["items_unknown"], part["items_in_file"]) == (2, 1, 7)
+    assert (paired["items_missing"], paired["items_unknown"]) == (0, 0)
+    # Both are measured on the six items that both have, so all but the sizes agree.
+    for key in ("hit_rate", "neighbourhood", "v_measure", "largest_groups"):
+        assert paired[key] == part[key]
+    assert paired["hit_rate"]["items"] == 6
+    Path("other.json").write_text(json.dumps({"x": [0], "y": [1]}))
+    with pytest.raises(InputError, match="no item in common"):
+        report(base, "other.json", output="s", unknown="ignore")
+
+
+BAD = {
+    "no such file": ({"sids": ["none.json"]}, "there is no SID file 'none.json'"),
+    "a folder without SIDs": ({"sids": ["data"]}, "there is no SID file 'data/sids.json'"),
+    "no set": ({"sids": []}, "must list one file"),
+    "one file and no list": ({"sids": "paired.json"}, "must list one file"),
+    "a label twice": ({"sids": ["paired.json"] * 2}, "give each its own"),
+    "too few labels": ({"labels": ["a", "b"]}, "1 sets of SIDs have the labels 'a', 'b'"),
+    "an unknown rule": ({"unknown": "drop"}, "must be 'refuse' or 'ignore'"),
+    "an output that is a file": ({"output": "v.npy"}, "is not a folder"),
+    "k of 0": ({"report_neighbours": 0}, "'report_neighbours' is 0, but must be at least 1"),
+    "k of all": ({"report_neighbours": 7}, "'report_neighbours' is 7, but must be from 1 to 6"),
+    "an unknown source of pairs": ({"pair_source": "luck"}, "'pair_source' is 'luck'"),
+    "k in words": ({"report_neighbours": "few"}, "must be a whole number"),
+    "a misspelled setting": ({"report_neighbors": 3}, "Did you mean 'report_neighbours'"),
+    "a setting of tokenize": ({"held_out_share": 0.5}, "belongs to the command tokenize"),
+    "a model of RecBole": ({"model": "Pop"}, "'Pop' is RecBole's"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name, base):
+    given, message = BAD[name]
+    own = {"sids": ["paired.json"], "output": "r"}
+    own |= {key: given[key] for key in ("sids", "labels", "unknown", "output") if key in given}
+    values = {key: value for key, value in given.items() if key not in own}
+    if "model" in values:
+        base = {key: base[key] for key in ("data_path", "dataset", "load_col")}
+    with pytest.raises(InputError) as caught:
+        recbole_sid.compare_sids(config_dict=base | values, **own)
+    assert message in str(caught.value)
+    assert not Path("r").exists()
+
+
+def test_the_command_prints_what_it_writes(base, capsys):
+    Path("base.yaml").write_text(yaml.safe_dump(base))
+    line = ["sids", "--dataset=made", "--config_files=base.yaml", "--output=r"]
+    assert cli.main([*line, "--sids=paired.json,apart.json", "--labels=one,two"]) == 0
+    shown = capsys.readouterr().out
+    assert shown == Path("r/sid_report.md").read_text() + "\nfolder: r\n"
+    assert "|  | one | two |" in shown
+    assert cli.main([*line, "--sids=paired.json"]) == 2
+    assert "exists: name another --output" in capsys.readouterr().err
+    assert cli.main([*line, "--sids=paired.json", "--overwrite"]) == 0
+    assert cli.main(line) == 2
+    assert "sids needs --sids" in capsys.readouterr().err
+
+
+def test_its_settings_are_refused_elsewhere(base):
+    with pytest.raises(InputError, match="'report_neighbours' belongs to the command sids"):
+        recbole_sid.Config(config_dict=base)
