@@ -161,15 +161,8 @@ def text_neighbours(
     Raises:
         InputError: a wrong shape, NaN or infinity.
     """
-    if vectors.ndim != 2 or 0 in vectors.shape or not np.isfinite(vectors).all():
-        raise InputError(
-            f"vectors of shape {vectors.shape} are given, but must be finite and of shape "
-            "(items, dimensions), both at least 1"
-        )
     n = len(vectors)
-    directions = vectors.astype(np.float64)  # (n, d)
-    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
-    np.divide(directions, lengths, out=directions, where=lengths > 0)
+    directions = directions_of(vectors)
     candidates = Candidates(n, neighbours)
     step = max(1, COSINES_AT_ONCE // n)
     with tqdm(total=n, desc="text neighbours", unit="items", disable=not progress) as bar:
@@ -197,3 +190,20 @@ def _near(
 def _in_rows(rows: np.ndarray, others: np.ndarray, scores: np.ndarray, n_items: int) -> ItemPairs:
     counts = np.bincount(rows, minlength=n_items)
     return ItemPairs(starts_of(counts), others.astype(np.int32), scores)
+
+
+def directions_of(vectors: np.ndarray) -> np.ndarray:
+    """``vectors`` (n, d) at length 1, float64; one of zeros stays.
+
+    Raises:
+        InputError: a wrong shape, NaN or infinity.
+    """
+    if vectors.ndim != 2 or 0 in vectors.shape or not np.isfinite(vectors).all():
+        raise InputError(
+            f"vectors of shape {vectors.shape} are given, but must be finite and of shape "
+            "(items, dimensions), both at least 1"
+        )
+    directions = vectors.astype(np.float64)
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    np.divide(directions, lengths, out=directions, where=lengths > 0)
+    return directions

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recbole_sid.errors import InputError
-from recbole_sid.items.neighbours import ItemPairs
+from recbole_sid.items.neighbours import ItemPairs, directions_of
 from recbole_sid.items.ragged import ranges
 from recbole_sid.measures import NothingToMeasure
 
@@ -59,14 +59,7 @@ def by_vectors(vectors: np.ndarray) -> Iterator[Block]:
     Raises:
         InputError: a wrong shape, NaN or infinity.
     """
-    if vectors.ndim != 2 or 0 in vectors.shape or not np.isfinite(vectors).all():
-        raise InputError(
-            f"vectors of shape {vectors.shape} are given, but must be finite and of shape "
-            "(items, dimensions), both at least 1"
-        )
-    directions = vectors.astype(np.float64)
-    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
-    np.divide(directions, lengths, out=directions, where=lengths > 0)
+    directions = directions_of(vectors)
     for start, end in _stretches(len(vectors)):
         cosines = (directions[start:end] @ directions.T).astype(np.float32)
         yield _without_itself(start, cosines, -2)

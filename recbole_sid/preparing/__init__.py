@@ -154,8 +154,8 @@ def _write(
                 logger.warning("  %s", line)
     if amazon is not None:
         found = report["result"]
-        keys = ("users", "items_with_interactions", "interactions")
-        comparison = compare(*amazon, tuple(found[key] for key in keys))  # type: ignore[arg-type]
+        sizes = found["users"], found["items_with_interactions"], found["interactions"]
+        comparison = compare(*amazon, sizes)
         report["statistics"] = comparison
         if comparison is not None and not comparison["equal"]:
             logger.warning(

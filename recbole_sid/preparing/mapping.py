@@ -73,8 +73,8 @@ class EventColumns:
 
 
 @dataclass(frozen=True)
-class ItemSource:
-    """The table of items; the settings are explained in ``properties/prepare.yaml``."""
+class Source:
+    """Files, and how they are read; the settings are explained in ``properties/prepare.yaml``."""
 
     files: str | list[str]
     format: Format
@@ -83,6 +83,12 @@ class ItemSource:
     header: list[str] | None
     encoding: str
     missing: list[str]
+
+
+@dataclass(frozen=True)
+class ItemSource(Source):
+    """The table of items; the settings are explained in ``properties/prepare.yaml``."""
+
     html: bool
     absent: Literal["refuse", "empty"]
     category_separator: str
@@ -95,16 +101,9 @@ class ItemSource:
 
 
 @dataclass(frozen=True)
-class EventSource:
+class EventSource(Source):
     """The log of events; the settings are explained in ``properties/prepare.yaml``."""
 
-    files: str | list[str]
-    format: Format
-    separator: str | None
-    quotes: bool
-    header: list[str] | None
-    encoding: str
-    missing: list[str]
     keep: list[str]
     ignore: list[str]
     time_format: str
@@ -244,7 +243,7 @@ def _flat(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     return flat
 
 
-def _check_reading(section: str, source: ItemSource | EventSource) -> None:
+def _check_reading(section: str, source: Source) -> None:
     separator, encoding = source.separator, source.encoding
     require(
         separator is None or (len(separator) == 1 and separator not in '"\r\n'),

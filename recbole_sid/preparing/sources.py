@@ -13,12 +13,13 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import duckdb
 
 from recbole_sid.errors import InputError, did_you_mean, preview
 from recbole_sid.preparing.lines import Lines
+from recbole_sid.preparing.mapping import Source
 from recbole_sid.preparing.values import LONGEST_CELL
 
 # A block ends at so many rows, or characters of lines.
@@ -37,23 +38,6 @@ _SUFFIXES = {
 
 Report = Callable[[str, int, str, str], None]
 """Takes the file, line, reason and text of a row that is left out."""
-
-
-class Source(Protocol):
-    """The settings of one kind of files; see :class:`recbole_sid.preparing.mapping.ItemSource`."""
-
-    @property
-    def files(self) -> str | list[str]: ...
-    @property
-    def format(self) -> str: ...
-    @property
-    def separator(self) -> str | None: ...
-    @property
-    def quotes(self) -> bool: ...
-    @property
-    def header(self) -> list[str] | None: ...
-    @property
-    def encoding(self) -> str: ...
 
 
 @dataclass
