@@ -33,6 +33,7 @@ _HOME = {
     "run": "quick_start",
     "summarize": "summarizing",
     "tokenize": "tokenizing",
+    "tune": "tuning.tune",
     "unregister": "stock",
 }
 

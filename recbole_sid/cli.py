@@ -20,6 +20,7 @@ USAGE = """usage: recbole-sid [run] [--model NAME] [--dataset NAME] [--KEY VALUE
        recbole-sid summarize --dataset NAME --output FILE [--summary_model FOLDER] …
        recbole-sid prepare --mapping FILE --output FOLDER [--name NAME] [--strict]
        recbole-sid compare --models NAME,NAME,… --dataset NAME [--seeds 3] [--KEY VALUE …]
+       recbole-sid tune [--model NAME] [--dataset NAME] [--space FILE] [--KEY VALUE …]
 
 run trains and tests one model, ours or RecBole's, and writes everything into one folder.
 Without arguments: TIGER on ml-100k, which RecBole ships.
@@ -99,7 +100,17 @@ writes comparison.md, .csv, .tex and .json. The same command goes on; finished r
   --seeds 3             how many, or which: 2020,2021
   --reference NAME      a model that all others are tested against, besides the best
   --output FOLDER       default comparisons/DATASET-HASH; --overwrite runs all again
-  --KEY VALUE           for all runs; and the settings of properties/compare.yaml"""
+  --KEY VALUE           for all runs; and the settings of properties/compare.yaml
+
+tune searches for the settings that validate best, and writes trials.md, .csv, result.json and
+best.yaml, which run takes as --config_files. The same command goes on with a search that stopped.
+
+  --space FILE          keys and values, RecBole's format or yaml; default: the model's in
+                        properties/hyper/
+  --algo NAME           bayes (default), random, exhaustive; --max_trials 20
+  --engine NAME         recbole (default: its HyperTuning), ray (stops bad trials early)
+  --output FOLDER       default tunings/DATASET-MODEL-HASH; --overwrite starts anew
+  --KEY VALUE           for all trials; and the settings of properties/tune.yaml"""
 
 
 def run_command(arguments: Sequence[str]) -> None:
@@ -239,6 +250,18 @@ def compare_command(arguments: Sequence[str]) -> int:
     return int(any(run["state"] == "failed" for run in runs))
 
 
+def tune_command(arguments: Sequence[str]) -> None:
+    """``tune``: the settings that validate best."""
+    from recbole_sid.tuning.tune import tune
+
+    values = _arguments("tune", arguments, None, ())
+    files, space = _config_files(values), values.pop("space", None)
+    values.pop("config_files", None)
+    result = tune(space=space, config_file_list=files, config_dict=values)
+    print(Path(result["folder"], "trials.md").read_text(encoding="utf-8"))
+    print(f"folder: {result['folder']}")
+
+
 def _config_files(values: Mapping[str, Any]) -> list[str]:
     """The user's files above the default model and dataset."""
     defaults = str(resource_dir("properties") / "run.yaml")
@@ -288,6 +311,7 @@ def _arguments(
 _PATHS = (
     *("run", "histories", "output", "summary_model"),
     *("mapping", "preset", "reviews", "meta", "folder", "temp_folder", "settings", "sids"),
+    "space",
 )
 _FLAGS = (
     *("overwrite", "exclude_history", "show_progress", "item_summary_brand", "strict"),
@@ -314,6 +338,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "summarize": summarize_command,
     "prepare": prepare_command,
     "compare": compare_command,
+    "tune": tune_command,
 }
 
 

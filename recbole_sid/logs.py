@@ -13,6 +13,7 @@ from recbole_sid.errors import InputError
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _MANY = 1_000_000
+_ours = logging.getLogger("recbole_sid")
 
 
 class _PlainFormatter(logging.Formatter):
@@ -104,3 +105,16 @@ def logging_run() -> Iterator[RunLog]:
         for handler in handlers:
             root.removeHandler(handler)
             handler.close()
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Our lines go to ``path`` too, behind what it holds."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    _ours.addHandler(handler)
+    try:
+        yield
+    finally:
+        _ours.removeHandler(handler)
+        handler.close()

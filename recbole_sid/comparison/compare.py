@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from recbole_sid.comparison.splits import Split, check_same, data_key, read_spli
 from recbole_sid.comparison.table import figures
 from recbole_sid.comparison.writing import write_tables
 from recbole_sid.errors import InputError
-from recbole_sid.logs import logging_run
+from recbole_sid.logs import logging_run, logging_to
 
 logger = logging.getLogger("recbole_sid")
 
@@ -63,7 +62,7 @@ def compare(
         plan = with_batches(plan, split.counts["items"])
         ended = finished_before(plan.runs)
         _make_folder(plan)
-        with _logging_to(plan.folder / LOG):
+        with logging_to(plan.folder / LOG):
             return _compare(plan, split, ended, show)
 
 
@@ -115,16 +114,3 @@ def _make_folder(plan: Plan) -> None:
         raise InputError(
             f"the folder '{plan.folder}' cannot be made: {error}. Name another --output"
         ) from error
-
-
-@contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """Lines of the comparison go to ``path`` too, behind what it holds."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        handler.close()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,15 +101,15 @@ def run_all(runs: Sequence[Run], folder: Path, show: bool) -> Iterator[Ended]:
         for number, run in enumerate(runs, start=1):
             bar.set_postfix_str(f"{run.label}, seed {run.seed}")
             log = folder / "logs" / f"{run.name}.log"
-            _say(bar, f"{number} of {len(runs)}: {run.label}, seed {run.seed}, log {log}")
+            say(bar, f"{number} of {len(runs)}: {run.label}, seed {run.seed}, log {log}")
             start = time.perf_counter()
             failure = _run(run, folder, log, bar)
             seconds = time.perf_counter() - start
             left = (time.perf_counter() - began) / number * (len(runs) - number)
             state = f"failed: {failure}" if failure else "done"
-            rest = f", about {_spelled(left)} left" if number < len(runs) else ""
+            rest = f", about {spelled(left)} left" if number < len(runs) else ""
             bar.update()
-            _say(bar, f"{run.label}, seed {run.seed} {state} after {_spelled(seconds)}{rest}")
+            say(bar, f"{run.label}, seed {run.seed} {state} after {spelled(seconds)}{rest}")
             yield Ended(run, failure, log)
 
 
@@ -128,13 +128,35 @@ def _run(run: Run, folder: Path, log: Path, bar: tqdm) -> str:
         (folder / name).mkdir(parents=True, exist_ok=True)
     with written_whole(folder / "settings" / f"{run.name}.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(run.settings, sort_keys=True), "utf-8")
+    code = run_process(_CHILD, command(run, folder), log, bar.refresh)
+    if code == 0 and (run.folder / run_folder.OUTCOMES).is_file():
+        return ""
+    return failure_reason(code, log)
+
+
+def run_process(
+    code: str,
+    arguments: Sequence[str],
+    log: Path,
+    tick: Callable[[], object],
+    changes: Mapping[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
+) -> int:
+    """Run Python ``code`` in a process of its own, which finds this package; gives its exit code.
+
+    Args:
+        log: the file that gets what it prints.
+        tick: called about once a second; what it raises ends the process.
+        changes: to the environment.
+        stdin: ``PIPE`` stays open and silent for as long as this process lives.
+    """
     package = str(Path(recbole_sid.__file__).resolve().parent.parent)
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(changes or {})}
     with _terminable(), log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", _CHILD, *command(run, folder)],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-c", code, *arguments],
+            stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
@@ -143,12 +165,12 @@ def _run(run: Run, folder: Path, log: Path, bar: tqdm) -> str:
             while process.poll() is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=1)
-                bar.refresh()
+                tick()
         finally:
             _stop(process)
-    if process.returncode == 0 and (run.folder / run_folder.OUTCOMES).is_file():
-        return ""
-    return failure_reason(process.returncode, log)
+            if process.stdin is not None:
+                process.stdin.close()
+    return process.returncode
 
 
 @contextlib.contextmanager
@@ -179,7 +201,7 @@ def _stop(process: subprocess.Popen) -> None:
             process.wait()
 
 
-def failure_reason(code: int, log: Path) -> str:
+def failure_reason(code: int, log: Path, wanted: str = run_folder.OUTCOMES) -> str:
     """In one line, from how the process ended and what it printed."""
     if code < 0:
         name = signal.Signals(-code).name
@@ -190,15 +212,17 @@ def failure_reason(code: int, log: Path) -> str:
         if _ERROR.match(line):
             return line.removeprefix("error: ")
     last = lines[-1] if lines else "it printed nothing"
-    return last if code else f"it wrote no {run_folder.OUTCOMES}"
+    return last if code else f"it wrote no {wanted}"
 
 
-def _say(bar: tqdm, line: str) -> None:
+def say(bar: tqdm, line: str) -> None:
+    """Log a line beside a progress bar."""
     bar.clear()
     logger.info(line)
 
 
-def _spelled(seconds: float) -> str:
+def spelled(seconds: float) -> str:
+    """A time as people say it."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

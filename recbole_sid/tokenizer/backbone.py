@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.models.bert.modeling_bert import BertLayer
 
 from recbole_sid.errors import InputError
 from recbole_sid.items.encoder import MINILM, model_folder
 from recbole_sid.settings import require
+from recbole_sid.tokenizer.last_layer import ReadAtPlaces, take
 
 logger = logging.getLogger("recbole_sid")
 
@@ -103,6 +105,7 @@ class Backbone(nn.Module):
         self.name = settings.backbone
         self.model, self.tokenizer = _load(self.name, settings.backbone_attention_dropout)
         config: Any = self.model.config.get_text_config()
+        self._attention: str = config._attn_implementation
         self.width: int = config.hidden_size
         self.n_layers: int = config.num_hidden_layers
         self.max_positions = _max_positions(self.model, config)
@@ -124,7 +127,8 @@ class Backbone(nn.Module):
             require(alike, key, "top", f"'bottom': the layers of {self.name!r} differ in kind")
             self._require_layers(self.n_layers - 1)
         self._choose_trained(settings)
-        if settings.backbone_checkpointing:
+        self._checkpointing = settings.backbone_checkpointing
+        if self._checkpointing:
             able = self.model.supports_gradient_checkpointing
             key = "tokenizer_backbone_checkpointing"
             require(able, key, True, f"false: {self.name!r} has no gradient checkpointing")
@@ -140,23 +144,36 @@ class Backbone(nn.Module):
         """Word vectors of ``token_ids``: (…) -> (…, width)."""
         return self.model.get_input_embeddings()(token_ids)
 
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """The last layer's states.
+    def forward(self, states: Tensor, mask: Tensor, places: Tensor) -> Tensor:
+        """The last layer's states at some places of every sequence.
 
         Args:
             states: (B, S, width), word vectors; with ``backbone_insert: top`` states as
                 :meth:`lower` gives them, and only the layers above are run.
             mask: (B, S) true at tokens, or (B, 1, S, S) to be added to the attention scores.
+            places: int64 (B, P).
 
         Returns:
-            (B, S, width).
+            (B, P, width).
         """
-        if not self.from_top:
-            return self._run(states, mask)
-        entered: list[nn.Module] = list(self._layers())[-self.top_layers :]
-        entered[0] = _Entry(entered[0], states)
-        with self._only(entered):
-            return self._run(states, mask)
+        if self._layers_place() is None:
+            return take(self._run(states, mask), places)
+        layers: list[nn.Module] = list(self._layers())
+        # A checkpointed layer is to compute its activations again, which the short cut does not.
+        short = ReadAtPlaces.can_read(layers[-1]) and not self._checkpointing
+        if short:
+            layers[-1] = ReadAtPlaces(cast(BertLayer, layers[-1]), places)
+        if self.from_top:
+            layers = layers[-self.top_layers :]
+            if short:  # BERT has nothing behind its layers
+                self._choose_attention(states)
+                for layer in layers:
+                    states = layer(states, mask)
+                return states
+            layers[0] = _Entry(layers[0], states)
+        with self._only(layers):
+            found = self._run(states, mask)
+        return found if short else take(found, places)
 
     @torch.no_grad()
     def lower(self, token_ids: Tensor, mask: Tensor) -> Tensor:
@@ -180,8 +197,15 @@ class Backbone(nn.Module):
         return found[0]
 
     def _run(self, states: Tensor, mask: Tensor | None) -> Tensor:
+        self._choose_attention(states)
         output = self.model(inputs_embeds=states, attention_mask=mask, use_cache=False)
         return output.last_hidden_state
+
+    def _choose_attention(self, states: Tensor) -> None:
+        # In bfloat16, the backward pass of a CPU's fused attention is several times slower than
+        # that of plain products.
+        plain = states.device.type == "cpu" and torch.is_grad_enabled()
+        self.model.set_attn_implementation("eager" if plain else self._attention)
 
     @torch.no_grad()
     def _first_sees_last(self, mask: Tensor | None) -> bool:

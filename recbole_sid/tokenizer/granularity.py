@@ -35,6 +35,7 @@ class GranularitySettings(LevelSettings):
 
     granularity_source: Literal["category", "clusters"]
     granularity_drop_above: float
+    granularity_min_categories: int
     granularity_clusters: list[int]
     granularity_near_neighbours: int
     granularity_near_cosine: float
@@ -44,6 +45,8 @@ class GranularitySettings(LevelSettings):
         drop, clusters = self.granularity_drop_above, self.granularity_clusters
         neighbours, cosine = self.granularity_near_neighbours, self.granularity_near_cosine
         require(0 < drop <= 1, "tokenizer_granularity_drop_above", drop, "above 0, at most 1")
+        least = self.granularity_min_categories
+        require(least >= 1, "tokenizer_granularity_min_categories", least, "at least 1")
         require(
             len(clusters) == 2 and 2 <= clusters[0] <= clusters[1],
             "tokenizer_granularity_clusters",
@@ -94,10 +97,11 @@ def granularity(
 
     - ``category``: prefixes of the category paths. Names on the paths of more than a share
       ``granularity_drop_above`` of the items that have a path say nothing and are dropped first.
-      Level 1 takes the first name that remains, the last level of categories the whole path, and
-      the levels between them the depths at which the number of categories comes nearest to growing
-      by one factor from level to level. A path that ends before that depth stands for itself.
-      Items without a path have no positive there.
+      Level 1 takes the first name that remains (or, where that makes fewer than
+      ``granularity_min_categories``, as many names as make so many), the last level of categories
+      the whole path, and the levels between them the depths at which the number of categories comes
+      nearest to growing by one factor from level to level. A path that ends before that depth
+      stands for itself. Items without a path have no positive there.
     - ``clusters``: k-means of the directions of the vectors, for data without categories. The two
       numbers ``granularity_clusters`` are those of clusters at level 1 and at the last level of
       categories, with equal factors between. Clusters are nested: those of a level are found among
@@ -124,7 +128,7 @@ def granularity(
     near = _near_identical(vectors, settings, progress)
     levels: list[_Level] = []
     if n_categories and settings.granularity_source == "category":
-        levels = _by_category(categories, n_categories, settings.granularity_drop_above)
+        levels = _by_category(categories, n_categories, settings)
     elif n_categories:
         levels = _by_clusters(vectors, n_categories, settings.granularity_clusters, seed)
     levels.append(near)
@@ -137,7 +141,7 @@ def granularity(
 
 
 def _by_category(
-    categories: Sequence[tuple[str, ...]] | None, levels: int, drop_above: float
+    categories: Sequence[tuple[str, ...]] | None, levels: int, settings: GranularitySettings
 ) -> list[_Level]:
     if categories is None:
         raise InputError(
@@ -145,6 +149,7 @@ def _by_category(
             "paths. Name their column (item_category_field), or set tokenizer_granularity_source "
             "to clusters"
         )
+    drop_above = settings.granularity_drop_above
     paths, dropped = _without_common_names(categories, drop_above)
     depth = max(map(len, paths), default=0)
     if depth == 0:
@@ -155,8 +160,10 @@ def _by_category(
         )
     by_depth = [_numbered(path[:end] for path in paths) for end in range(1, depth + 1)]
     counts = np.array([groups.max() + 1 for groups in by_depth])  # (depth,)
+    enough = np.flatnonzero(counts >= settings.granularity_min_categories)
+    broadest = counts[enough[0] if len(enough) else -1]
     found = []
-    for wanted in np.geomspace(counts[0], counts[-1], levels):
+    for wanted in np.geomspace(broadest, counts[-1], levels):
         place = int(np.abs(np.log(counts) - np.log(wanted)).argmin())
         origin = f"category path to depth {place + 1} of {depth}"
         if dropped:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from recbole_sid.errors import InputError
 from recbole_sid.items.ragged import ranges
 from recbole_sid.tokenizer.backbone import Backbone, visibility
+from recbole_sid.tokenizer.last_layer import take
 
 logger = logging.getLogger("recbole_sid")
 
@@ -82,7 +83,7 @@ class SidReader(nn.Module):
         size = int(filled.max())
         self._require_room(size)
         order = order[:, :size]  # (B, S)
-        states = _take(bank, order)  # (B, S, h)
+        states = take(bank, order)  # (B, S, h)
 
         present = torch.arange(size, device=order.device) < filled.unsqueeze(1)  # (B, S)
         mask = present
@@ -91,9 +92,8 @@ class SidReader(nn.Module):
             # 0 content, 1 SID, 2 EMB; padding only looks at content, and nobody looks at padding.
             rank = (order >= first).long() + (order == bank.shape[1] - 1).long()  # (B, S)
             mask = visibility(rank.masked_fill(~present, 0), present)
-        out = self.backbone(states, mask)  # (B, S, h)
-        places = torch.arange(-self.levels - 1, 0, device=order.device)
-        return _take(out, filled.unsqueeze(1) + places)  # (B, L + 1, h)
+        last = torch.arange(-self.levels - 1, 0, device=order.device)
+        return self.backbone(states, mask, filled.unsqueeze(1) + last)  # (B, L + 1, h)
 
     def content(
         self,
@@ -248,14 +248,6 @@ def bucketed(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
     order = np.argsort(-lengths, kind="stable")
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
-
-
-def _take(values: Tensor, places: Tensor) -> Tensor:
-    """values (B, N, h) at places (B, S): (B, S, h)."""
-    n_rows, n_places, width = values.shape
-    first = torch.arange(n_rows, device=places.device).unsqueeze(1) * n_places
-    flat = values.reshape(-1, width).index_select(0, (first + places).flatten())
-    return flat.view(*places.shape, width)
 
 
 @torch.no_grad()

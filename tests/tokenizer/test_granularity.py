@@ -15,6 +15,7 @@ DEFAULTS = {
     "codebook_size": 256,
     "granularity_source": "category",
     "granularity_drop_above": 0.95,
+    "granularity_min_categories": 1,
     "granularity_clusters": [8, 256],
     "granularity_near_neighbours": 1,
     "granularity_near_cosine": 0.9,
@@ -81,6 +82,15 @@ def test_by_hand():
         "level 3: mutual nearest neighbours with a cosine of 0.9 or more: 2 groups, the largest of "
         "2; 4 of 8 items have a positive",
     ]
+
+
+@pytest.mark.parametrize(("least", "depth"), [(2, 1), (3, 2), (4, 2), (5, 2)])
+def test_level_1_goes_down_until_there_are_enough_categories(least: int, depth: int) -> None:
+    # At depth 1 there are A and B, at depth 2 A > x, A > y, A alone and B > x; 5 there are nowhere.
+    labels, description = found(PATHS, VECTORS, granularity_min_categories=least)
+    assert description[0].startswith(f"level 1: category path to depth {depth} of 2")
+    assert description[1].startswith("level 2: category path to depth 2 of 2")
+    assert (groups(labels[:, 0]) == groups(labels[:, 1])) is (depth == 2)
 
 
 def test_labels_count_from_zero_and_singles_have_none():
@@ -257,6 +267,7 @@ def test_other_numbers_of_items():
     [
         ("granularity_drop_above", 0.0),
         ("granularity_drop_above", 1.1),
+        ("granularity_min_categories", 0),
         ("granularity_clusters", [8]),
         ("granularity_clusters", [1, 8]),
         ("granularity_clusters", [9, 8]),

@@ -1,0 +1,1 @@
+"""Search for the settings that validate best: spaces, proposals, trials, two engines, tables."""
