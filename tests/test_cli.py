@@ -157,7 +157,7 @@ BAD = {
     "an empty text column": (no_text, "empty text column: none of the 8 items has text in 'title'"),
     "an empty training split": (one_each, "the data in 'short/made'"),
     "a checkpoint of another data set": (other_items, "other items or other SIDs"),
-    "an unknown command": ("tune", "unknown command 'tune'. Known: run, recommend, evaluate"),
+    "an unknown command": ("train", "unknown command 'train'. Known: run, recommend, evaluate"),
     "a value without key": ("--epochs", "setting 'epochs' needs a value: --epochs=VALUE"),
     "a lonely word": ("--epochs=1 twice", "argument 'twice' is not understood"),
     "no settings file": ("--config_files=none.yaml", "config file 'none.yaml' cannot be read"),
@@ -181,7 +181,7 @@ def test_bad_input_is_one_line_and_changes_nothing(case, work, capsys):
             base.append(f"{key}={value}")
     before = snapshot(work)
     capsys.readouterr()
-    code = cli.main([*words, *base] if words and words[0] == "tune" else [*base, *words])
+    code = cli.main([*words, *base] if words and words[0] == "train" else [*base, *words])
     shown = capsys.readouterr()
     assert code == 2
     assert shown.out == ""

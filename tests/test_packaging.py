@@ -19,7 +19,7 @@ from recbole_sid import __version__
 
 ROOT = Path(__file__).parents[1]
 # Names that .gitignore keeps out, and the hidden folders of tools.
-FOLDERS = r"__pycache__|.*\.egg-info|build|dist|runs|comparisons"
+FOLDERS = r"__pycache__|.*\.egg-info|build|dist|runs|comparisons|tunings"
 IGNORED = re.compile(rf"({FOLDERS}|\.(?!ci$|gitignore$).*)")
 
 

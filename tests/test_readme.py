@@ -83,7 +83,8 @@ SIDS = starting_with("python", "run_recbole_sid.py", "sids")
 SUMMARIZES = starting_with("python", "run_recbole_sid.py", "summarize")
 PREPARES = starting_with("python", "run_recbole_sid.py", "prepare")
 COMPARES = starting_with("python", "run_recbole_sid.py", "compare")
-OTHERS = [*USES, *TOKENIZES, *SIDS, *SUMMARIZES, *PREPARES, *COMPARES]
+TUNES = starting_with("python", "run_recbole_sid.py", "tune")
+OTHERS = [*USES, *TOKENIZES, *SIDS, *SUMMARIZES, *PREPARES, *COMPARES, *TUNES]
 RUNS = [c for c in starting_with("python", "run_recbole_sid.py") if c not in OTHERS]
 
 
@@ -218,6 +219,19 @@ def test_models_are_compared(checkout: Path) -> None:
     one, two = [2020], [2020, 2021]
     assert finished == {"TIGER": two, "control": one, "SASRec": two, "Pop": one}
     assert all((folder / f"comparison.{kind}").is_file() for kind in ("md", "csv", "tex"))
+
+
+def test_settings_are_tuned(checkout: Path) -> None:
+    (command,) = TUNES
+    execute(["bash", "-c", command], checkout)
+    folder = checkout / "tunings" / "first"
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert [trial["state"] for trial in result["trials"]] == ["finished"] * 2
+    for name in ("trials.md", "trials.csv", "result.json", "best.yaml"):
+        assert f"`{name}`" in README
+        assert (folder / name).is_file()
+    best = yaml.safe_load((folder / "best.yaml").read_text(encoding="utf-8"))
+    assert {key: best[key] for key in result["best_params"]} == result["best_params"]
 
 
 def test_summaries_are_written(checkout: Path) -> None:

@@ -49,8 +49,12 @@ class TuningSettings:
         ):
             value = getattr(self, key)
             require(value >= least, key, value, f"at least {least}")
-        alone = self.engine == "ray" or self.parallel == 1
-        require(alone, "parallel", self.parallel, "1 with engine recbole", "Take --engine ray.")
+        alone = self.parallel == 1
+        free = alone or self.engine == "ray"
+        require(free, "parallel", self.parallel, "1 with engine recbole", "Take --engine ray.")
+        # What bayes proposes would hang on which of several trials ends first.
+        free = alone or self.algo != "bayes"
+        require(free, "parallel", self.parallel, "1 with algo bayes", "Take --algo random.")
 
 
 @dataclass(frozen=True)

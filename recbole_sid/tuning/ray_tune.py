@@ -29,7 +29,7 @@ from recbole_sid.run_folder import write_json
 from recbole_sid.tuning.journal import Journal, Record, State, read_record
 from recbole_sid.tuning.plan import Plan
 from recbole_sid.tuning.proposals import algorithm, nodes
-from recbole_sid.tuning.running import Interrupted, Prepared, clear, execute, prepare
+from recbole_sid.tuning.running import Interrupted, Prepared, clear, execute, prepare, trial_folder
 
 PACKAGES = ("ray", "pyarrow", "tensorboardX")
 RECORD = "record.json"
@@ -148,7 +148,10 @@ def _searcher(plan: Plan, journal: Journal) -> Any:
 
         def _hear(self, trial_id: str, result: dict[str, Any] | None) -> None:
             kept, heard = self.going[trial_id][2:]
-            if kept is None and result and all(result["epoch"] != one["epoch"] for one in heard):
+            if kept is not None or result is None or "epoch" not in result:
+                return
+            # At its end a trial gives the last one again.
+            if all(result["epoch"] != one["epoch"] for one in heard):
                 heard.append(result)
                 journal.hear(result)
 
@@ -157,7 +160,7 @@ def _searcher(plan: Plan, journal: Journal) -> Any:
         ) -> None:
             self._hear(trial_id, result)  # the one at which a trial is stopped comes here first
             trial, settings, kept, heard = self.going.pop(trial_id)
-            file = plan.folder / "trials" / f"{trial:04d}" / RECORD
+            file = trial_folder(plan, trial) / RECORD
             if kept is not None:
                 self._end(kept)
             elif file.is_file():

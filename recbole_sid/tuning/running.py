@@ -41,6 +41,11 @@ class Prepared:
     threads: int
 
 
+def trial_folder(plan: Plan, trial: int) -> Path:
+    """Where the process of a trial works; it is gone when the trial has its record."""
+    return plan.folder / TRIALS / f"{trial:04d}"
+
+
 def threads(plan: Plan) -> int:
     """How many threads a trial has: as many as this process; trials at a time share them."""
     return max(1, torch.get_num_threads() // plan.settings.parallel)
@@ -48,7 +53,7 @@ def threads(plan: Plan) -> int:
 
 def prepare(plan: Plan, trial: int, params: dict[str, Any]) -> Prepared | Record:
     """Write the settings of a trial into its folder; a failed record if they do not agree."""
-    folder = plan.folder / TRIALS / f"{trial:04d}"
+    folder = trial_folder(plan, trial)
     try:
         config = plan.config(params, output=str(folder), show_progress=False)
     except InputError as error:
@@ -100,7 +105,7 @@ def execute(job: Prepared, on_evaluation: Callable[[dict[str, Any]], object]) ->
 
 def clear(plan: Plan, trial: int) -> None:
     """Remove what the process of a trial left, once the trial has its record."""
-    shutil.rmtree(plan.folder / TRIALS / f"{trial:04d}", ignore_errors=True)
+    shutil.rmtree(trial_folder(plan, trial), ignore_errors=True)
 
 
 def _evaluations(file: Path) -> list[dict[str, Any]]:

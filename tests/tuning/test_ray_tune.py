@@ -33,8 +33,8 @@ def test_without_its_packages_it_says_what_to_install(monkeypatch, capsys, tmp_p
 
 
 @pytest.fixture
-def searcher(tmp_path, monkeypatch):
-    """A function that gives a new searcher in one folder, as Ray would drive it, and its journal."""
+def searcher(tmp_path):
+    """A function that gives a new searcher of one folder, as Ray drives it, and its journal."""
     pytest.importorskip("ray.tune")
     (tmp_path / "space.test").write_text(SPACE)
 
@@ -43,7 +43,7 @@ def searcher(tmp_path, monkeypatch):
         plan = make_plan("TIGER", "ml-100k", tmp_path / "space.test", [], given)
         open_folder(plan, overwrite=False)
         journal = Journal(plan)
-        return ray_tune._searcher(plan, journal), journal, plan
+        return ray_tune._searcher(plan, journal), journal
 
     return make
 
@@ -56,7 +56,7 @@ def heard(epoch: int, current: float, best: float) -> dict:
 
 
 def test_a_search_tells_ray_the_same_again(searcher, tmp_path):
-    first, journal, plan = searcher()
+    first, journal = searcher()
     one = first.suggest("a")
     assert isinstance(one["job"], Prepared)
     assert one["kept"] is None
@@ -79,7 +79,7 @@ def test_a_search_tells_ray_the_same_again(searcher, tmp_path):
     first.on_trial_complete("c", None, error=True)
     assert sorted(journal.records) == [1, 2]
     assert first.suggest("d") == "FINISHED"
-    second, journal, _ = searcher()
+    second, journal = searcher()
     for name, record in (("a", done), ("b", stopped)):
         assert second.suggest(name) == {"job": None, "kept": record}
         second.on_trial_complete(name, {})
@@ -93,14 +93,30 @@ def test_a_search_tells_ray_the_same_again(searcher, tmp_path):
     assert two["job"].params != one["job"].params
 
 
+def test_a_trial_that_fails_is_kept_and_the_next_one_comes(searcher, monkeypatch):
+    search, journal = searcher()
+    one = search.suggest("a")
+    failed = Record(1, one["job"].params, "failed", evaluations=[[0, 0.1]], reason="ValueError: x")
+    monkeypatch.setattr(ray_tune, "execute", lambda job, report: failed)
+    with pytest.raises(RuntimeError, match="ValueError: x"):
+        ray_tune._train(one)
+    search.on_trial_result("a", heard(0, 0.1, 0.1))
+    search.on_trial_complete("a", None, error=True)
+    assert journal.records[1] == failed
+    assert search.suggest("b")["job"].trial == 2
+    # ASHA has heard of it, so it will again.
+    again, _ = searcher()
+    assert again.suggest("a") == {"job": None, "kept": failed}
+
+
 def test_several_at_a_time(searcher):
-    search, *_ = searcher(parallel=2)
+    search, _ = searcher(parallel=2, algo="random")
     assert search.suggest("a")["job"].threads == 1
     assert search.suggest("b")["job"].trial == 2
     assert search.suggest("c") is None
 
 
-def test_whole_searches(tmp_path, caplog):
+def test_whole_searches(tmp_path):
     for name in ray_tune.PACKAGES:
         pytest.importorskip(name)
     (tmp_path / "space.test").write_text(SPACE)

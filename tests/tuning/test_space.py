@@ -26,13 +26,13 @@ dropout uniform 0,1
 mixed choice [None, True, 'a b', [64, 32], '[5,inf)']
 layers quniform 1,4,1
 """
-    values = """
-learning_rate: {loguniform: [%r, 1]}
-hidden_size: {choice: [32, 64]}
-dropout: {uniform: [0, 1]}
-mixed: {choice: [~, true, a b, [64, 32], '[5,inf)']}
-layers: {quniform: [1, 4, 1]}
-""" % math.exp(-8)
+    values = f"""
+learning_rate: {{loguniform: [{math.exp(-8)!r}, 1]}}
+hidden_size: {{choice: [32, 64]}}
+dropout: {{uniform: [0, 1]}}
+mixed: {{choice: [~, true, a b, [64, 32], '[5,inf)']}}
+layers: {{quniform: [1, 4, 1]}}
+"""
     space = spelled(tmp_path, text)
     assert space == spelled(tmp_path, values, "space.yaml")
     assert space.keys == ["learning_rate", "hidden_size", "dropout", "mixed", "layers"]
@@ -40,11 +40,9 @@ layers: {quniform: [1, 4, 1]}
     assert by_key["learning_rate"].ends == (0.000335463, 1.0)  # e to -8, six digits, held in bounds
     assert by_key["mixed"].values == (None, True, "a b", [64, 32], "[5,inf)")
     assert by_key["layers"].ends == (1, 4)
-    assert space.settings(
-        {"learning_rate": 0.123456789, "hidden_size": 1, "dropout": 1e-9, "mixed": 3, "layers": 2.0}
-    ) == {
-        "learning_rate": 0.123457, "hidden_size": 64, "dropout": 1e-9, "mixed": [64, 32], "layers": 2,
-    }  # fmt: skip
+    drawn = {"learning_rate": 0.123456789, "hidden_size": 1, "dropout": 1e-9, "mixed": 3}
+    meant = {"learning_rate": 0.123457, "hidden_size": 64, "dropout": 1e-9, "mixed": [64, 32]}
+    assert space.settings(drawn | {"layers": 2.0}) == meant | {"layers": 2}
 
 
 @pytest.mark.parametrize(

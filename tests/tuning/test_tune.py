@@ -77,7 +77,7 @@ def test_a_search_that_was_interrupted_ends_with_the_same_tables(search, tmp_pat
     # A trial of the same settings as an earlier one is not trained: here all differ.
     assert whole.done == list(range(1, 9))
     first = Trials(stop_at=5, fails=fails)
-    with pytest.raises(InputError, match="interrupted: trial 5. The same command goes on"):
+    with pytest.raises(InputError, match=r"interrupted: trial 5\. The same command goes on"):
         search("parts", first, algo=algo)
     assert first.done == [1, 2, 3, 4]
     assert not (tmp_path / "parts" / "best.yaml").exists()
@@ -210,7 +210,7 @@ def test_a_changed_record_is_refused(search, tmp_path):
     file = tmp_path / "record" / "trials" / "0001.json"
     record = json.loads(file.read_text())
     file.write_text(json.dumps(record | {"params": {"learning_rate": 1.0, "dropout": 0.0}}))
-    with pytest.raises(InputError, match="trial 1 in .*but the search now proposes"):
+    with pytest.raises(InputError, match=r"trial 1 in .*but the search now proposes"):
         search("record", Trials(), max_trials=2)
     file.write_text("{")
     with pytest.raises(InputError, match=r"0001\.json' cannot be read"):
@@ -252,6 +252,7 @@ def test_settings_that_do_not_agree_fail_their_trial_alone(search, tmp_path):
         (SPACE, {"eval_step": 0}, "tuning goes by validation"),
         (SPACE, {"max_trials": 0}, "'max_trials' is 0, but must be at least 1"),
         (SPACE, {"parallel": 2}, "'parallel' is 2, but must be 1 with engine recbole"),
+        (SPACE, {"parallel": 2, "engine": "ray", "algo": "bayes"}, "must be 1 with algo bayes"),
         (SPACE, {"engine": "optuna"}, "'engine' is 'optuna', but must be one of"),
         (SPACE, {"topk": [5, 5000]}, "setting 'valid_metric' is"),
     ],
