@@ -90,8 +90,10 @@ class UniSID(Tokenizer[UniSIDSettings]):
     item that goes together with it (``pair_source``; training interactions only), or itself, a
     second view under dropout, where there is none. ``second_view`` brings every anchor a second
     time. All samples are positives and negatives of the first loss; targets are the positives of
-    the second; the third is over anchors. Temperatures, epochs, the optimizer and the make-up of
-    batches are open in the paper.
+    the second, and with ``pair_levels`` (ours; the paper: 0) of the first one too, at so many of
+    the last levels, so that these codes say what goes together, not only what is alike. The third
+    is over anchors. Temperatures, epochs, the optimizer and the make-up of batches are open in the
+    paper.
 
     With ``rotate`` every level's logits are turned at random before the codes are read off: the
     control that shows what the faithful ``similarity: logits`` does not determine.
@@ -278,7 +280,13 @@ class UniSID(Tokenizer[UniSIDSettings]):
             )
             labels = catalogue.labels[step.rows].to(self.device)
             found = multi_granularity_loss(
-                directions, labels, rows, settings.sid_temperature, n_anchors
+                directions,
+                labels,
+                rows,
+                settings.sid_temperature,
+                n_anchors,
+                step.target,
+                settings.pair_levels,
             )
             terms["sid"] = settings.sid_weight * found.losses.mean()
             watch.levels(found.losses.detach())

@@ -54,7 +54,13 @@ def level_directions(
 
 
 def multi_granularity_loss(
-    directions: Tensor, labels: Tensor, rows: Tensor, temperature: float, n_anchors: int
+    directions: Tensor,
+    labels: Tensor,
+    rows: Tensor,
+    temperature: float,
+    n_anchors: int,
+    targets: slice | None = None,
+    pair_levels: int = 0,
 ) -> LevelLosses:
     """Supervised contrast at every level, with positives that tighten from level to level.
 
@@ -73,16 +79,27 @@ def multi_granularity_loss(
         rows: (N,), the item of each sample; one item may be there several times.
         temperature: t, above 0 (open in the paper).
         n_anchors: A; the first A samples are anchors, the others positives and negatives only.
+        targets: where each anchor's target stands among the samples, A in a row.
+        pair_levels: at so many of the last levels the target of i is in P_i as well (ours).
     """
     n_samples = len(directions)
     others = torch.ones(n_anchors, n_samples, dtype=torch.bool, device=directions.device)
     others.fill_diagonal_(False)
     same_item = rows[:n_anchors, None] == rows  # (A, N)
+    paired = torch.zeros_like(others)
+    if targets is not None:
+        paired[:, targets].fill_diagonal_(True)
+    first_paired = labels.shape[1] - pair_levels
     losses, counts = [], []
-    for vectors, label in zip(directions.unbind(1), labels.unbind(1), strict=True):
+    for level, (vectors, label) in enumerate(
+        zip(directions.unbind(1), labels.unbind(1), strict=True)
+    ):
         similar = vectors[:n_anchors] @ vectors.T / temperature  # (A, N)
         alike = (label[:n_anchors, None] == label) & (label[:n_anchors, None] >= 0)
-        positives = (alike | same_item) & others
+        alike = alike | same_item
+        if level >= first_paired:
+            alike = alike | paired
+        positives = alike & others
         n_positives = positives.sum(dim=1)  # (A,)
         total = similar.masked_fill(~others, -torch.inf).logsumexp(dim=1)
         drawn = (similar * positives).sum(dim=1) / n_positives.clamp(min=1)

@@ -30,6 +30,7 @@ class UniSIDSettings(
     embedding_temperature: float
     embedding_dim: int
     second_view: bool
+    pair_levels: int
     reconstruction_weight: float
     repulsion_on: Literal["logits", "embedding"]
     learning_rate: float
@@ -75,6 +76,12 @@ class UniSIDSettings(
         ):
             value = vars(self)[name]
             require(value > 0, f"tokenizer_{name}", value, "above 0")
+        require(
+            0 <= self.pair_levels <= self.levels,
+            "tokenizer_pair_levels",
+            self.pair_levels,
+            f"0 to the number of levels, {self.levels}",
+        )
         for name in ("embedding_dim", "epochs"):
             value = vars(self)[name]
             require(value >= 1, f"tokenizer_{name}", value, "at least 1")

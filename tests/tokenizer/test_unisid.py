@@ -167,6 +167,17 @@ def test_every_loss_can_be_switched_off_and_is_logged_by_itself(bert):
         assert len(entry["perplexity"]) == 3
 
 
+def test_targets_count_as_positives_at_as_many_levels_as_set(bert):
+    first = [
+        tokenizer(bert, epochs=1, pair_levels=levels).fit(catalogue()).report["history"][0]
+        for levels in (0, 1, 3)
+    ]
+    # The first batch is the same; what is learned from it is not.
+    losses = [entry["sid_levels"] for entry in first]
+    assert losses[0][2] != losses[1][2]
+    assert losses[1][:2] != losses[2][:2]
+
+
 def test_repulsion_plugs_in(bert):
     for on in ("logits", "embedding"):
         fitted = tokenizer(bert, repulsion="hamr", repulsion_on=on, epochs=1).fit(catalogue())

@@ -61,6 +61,16 @@ def test_only_the_first_are_anchors():
     assert anchors.tolist() == [2]
 
 
+def test_targets_are_positives_at_the_last_levels():
+    labels = torch.full((4, 2), -1)
+    losses, anchors = multi_granularity_loss(
+        PLANE.repeat(1, 2, 1), labels, DISTINCT, 0.5, 2, targets=slice(2, 4), pair_levels=1
+    )
+    # At level 2 sample 0 has its target 2 at cosine 0, and sample 1 its target 3 at twice -1/2.
+    assert losses.tolist() == pytest.approx([0, (TOTAL_0 - 0 + TOTAL_1 + 1) / 2])
+    assert anchors.tolist() == [0, 2]
+
+
 def test_levels_have_their_own_directions():
     # Level 2 has sample 1 where level 1 has it not: at 90°, with cosine 0 to both others.
     directions = torch.stack([at(0, 0, 90), at(0, 90, 180)], dim=1)
