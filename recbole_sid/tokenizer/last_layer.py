@@ -8,6 +8,8 @@ state, and a mean of projected states is the projected mean.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers.models.bert.modeling_bert import BertLayer
@@ -42,7 +44,8 @@ class ReadAtPlaces(nn.Module):
         own = layer.attention.self
         return all(type(part) is nn.Linear for part in (own.query, own.key, own.value))
 
-    def forward(self, states: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, states: Tensor, mask: Tensor | None, *_rest: Any, **_named: Any) -> Tensor:
+        # An encoder is also handed what a decoder would need.
         attention = self.layer.attention
         own = attention.self
         n_heads = own.num_attention_heads

@@ -286,7 +286,7 @@ class UniSID(Tokenizer[UniSIDSettings]):
                 settings.sid_temperature,
                 n_anchors,
                 step.target,
-                settings.pair_levels,
+                settings.levels if settings.pair_levels is None else settings.pair_levels,
             )
             terms["sid"] = settings.sid_weight * found.losses.mean()
             watch.levels(found.losses.detach())

@@ -30,7 +30,7 @@ class UniSIDSettings(
     embedding_temperature: float
     embedding_dim: int
     second_view: bool
-    pair_levels: int
+    pair_levels: int | None
     reconstruction_weight: float
     repulsion_on: Literal["logits", "embedding"]
     learning_rate: float
@@ -77,10 +77,10 @@ class UniSIDSettings(
             value = vars(self)[name]
             require(value > 0, f"tokenizer_{name}", value, "above 0")
         require(
-            0 <= self.pair_levels <= self.levels,
+            self.pair_levels is None or 0 <= self.pair_levels <= self.levels,
             "tokenizer_pair_levels",
             self.pair_levels,
-            f"0 to the number of levels, {self.levels}",
+            f"0 to the number of levels, {self.levels}, or ~ for all",
         )
         for name in ("embedding_dim", "epochs"):
             value = vars(self)[name]

@@ -50,6 +50,10 @@ def configured(backbone: str, **changes: Any) -> UniSIDSettings:
         "epochs": 2,
         "precision": "float32",
         "head_learning_rate": 0.01,
+        "second_view": False,
+        "pair_levels": 0,
+        "repulsion": "none",
+        "granularity_min_categories": 1,
     }
     values |= {f"tokenizer_{name}": value for name, value in {**small, **changes}.items()}
     return settings.build(UniSIDSettings, values, "tokenizer_")
