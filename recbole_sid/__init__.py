@@ -30,6 +30,7 @@ _HOME = {
     "register_generator": "registry",
     "register_model": "registry",
     "register_tokenizer": "registry",
+    "report": "page.report",
     "run": "quick_start",
     "summarize": "summarizing",
     "tokenize": "tokenizing",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ USAGE = """usage: recbole-sid [run] [--model NAME] [--dataset NAME] [--KEY VALUE
        recbole-sid prepare --mapping FILE --output FOLDER [--name NAME] [--strict]
        recbole-sid compare --models NAME,NAME,… --dataset NAME [--seeds 3] [--KEY VALUE …]
        recbole-sid tune [--model NAME] [--dataset NAME] [--space FILE] [--KEY VALUE …]
+       recbole-sid report FOLDER … --output FILE.html [--figures FOLDER] [--overwrite]
 
 run trains and tests one model, ours or RecBole's, and writes everything into one folder.
 Without arguments: TIGER on ml-100k, which RecBole ships.
@@ -110,7 +112,14 @@ best.yaml, which run takes as --config_files. The same command goes on with a se
   --algo NAME           bayes (default), random, exhaustive; --max_trials 20
   --engine NAME         recbole (default: its HyperTuning), ray (stops bad trials early)
   --output FOLDER       default tunings/DATASET-MODEL-HASH; --overwrite starts anew
-  --KEY VALUE           for all trials; and the settings of properties/tune.yaml"""
+  --KEY VALUE           for all trials; and the settings of properties/tune.yaml
+
+report writes one page, which needs no network, from folders of run, compare, tokenize and sids:
+tables, curves, plots, the items behind every SID, and what was recommended to some test users.
+
+  FOLDER …              one or more, before all options
+  --output FILE         an .html file; --overwrite replaces what exists
+  --figures FOLDER      the plots also as .svg and .png"""
 
 
 def run_command(arguments: Sequence[str]) -> None:
@@ -262,6 +271,19 @@ def tune_command(arguments: Sequence[str]) -> None:
     print(f"folder: {result['folder']}")
 
 
+def report_command(arguments: Sequence[str]) -> None:
+    """``report``: one page from the folders of finished work."""
+    from recbole_sid.logs import logging_run
+    from recbole_sid.page.report import report
+
+    folders = list(takewhile(lambda word: not word.startswith("--"), arguments))
+    known = ("output", "figures", "overwrite")
+    values = _arguments("report", arguments[len(folders) :], known, ("output",))
+    with logging_run():
+        result = report(folders, **values)
+    print(f"page: {result['output']}, {result['bytes']:,} bytes")
+
+
 def _config_files(values: Mapping[str, Any]) -> list[str]:
     """The user's files above the default model and dataset."""
     defaults = str(resource_dir("properties") / "run.yaml")
@@ -311,7 +333,7 @@ def _arguments(
 _PATHS = (
     *("run", "histories", "output", "summary_model"),
     *("mapping", "preset", "reviews", "meta", "folder", "temp_folder", "settings", "sids"),
-    "space",
+    *("space", "figures"),
 )
 _FLAGS = (
     *("overwrite", "exclude_history", "show_progress", "item_summary_brand", "strict"),
@@ -339,6 +361,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "prepare": prepare_command,
     "compare": compare_command,
     "tune": tune_command,
+    "report": report_command,
 }
 
 

@@ -87,6 +87,7 @@ def test_there_is_one_version(archives: Archives) -> None:
 def test_the_wheel_holds_the_package_and_its_data(archives: Archives) -> None:
     data = in_folder("properties", "*.yaml") | in_folder("dataset_configs", "*.yaml")
     expected = in_folder("recbole_sid", "*.py") | {f"recbole_sid/{name}" for name in data}
+    expected |= {f"recbole_sid/page/page.{kind}" for kind in ("html.j2", "css", "js")}
     assert "recbole_sid/properties/generator/tiger.yaml" in expected
     assert {name for name in archives.in_wheel if ".dist-info/" not in name} == expected
     assert any(name.endswith("/licenses/LICENSE") for name in archives.in_wheel)

@@ -84,7 +84,8 @@ SUMMARIZES = starting_with("python", "run_recbole_sid.py", "summarize")
 PREPARES = starting_with("python", "run_recbole_sid.py", "prepare")
 COMPARES = starting_with("python", "run_recbole_sid.py", "compare")
 TUNES = starting_with("python", "run_recbole_sid.py", "tune")
-OTHERS = [*USES, *TOKENIZES, *SIDS, *SUMMARIZES, *PREPARES, *COMPARES, *TUNES]
+REPORTS = starting_with("python", "run_recbole_sid.py", "report")
+OTHERS = [*USES, *TOKENIZES, *SIDS, *SUMMARIZES, *PREPARES, *COMPARES, *TUNES, *REPORTS]
 RUNS = [c for c in starting_with("python", "run_recbole_sid.py") if c not in OTHERS]
 
 
@@ -219,6 +220,18 @@ def test_models_are_compared(checkout: Path) -> None:
     one, two = [2020], [2020, 2021]
     assert finished == {"TIGER": two, "control": one, "SASRec": two, "Pop": one}
     assert all((folder / f"comparison.{kind}").is_file() for kind in ("md", "csv", "tex"))
+
+
+def test_one_page_is_written(checkout: Path) -> None:
+    (command,) = REPORTS
+    (compared,) = COMPARES
+    execute(["bash", "-c", compared], checkout)
+    execute(["bash", "-c", "python run_recbole_sid.py --output=runs/first --overwrite"], checkout)
+    execute(["bash", "-c", command], checkout)
+    text = (checkout / "report.html").read_text(encoding="utf-8")
+    assert "<h3>Test, ml-100k</h3>" in text
+    assert text.count('<details class="example">') >= 8
+    assert (checkout / "figures" / "ml-100k-frontier.svg").is_file()
 
 
 def test_settings_are_tuned(checkout: Path) -> None:

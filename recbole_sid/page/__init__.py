@@ -1,0 +1,1 @@
+"""The command ``report``: finished work as one page that needs no network."""
