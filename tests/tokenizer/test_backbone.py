@@ -260,6 +260,8 @@ def test_the_top_is_trained(kind: str, insert: str, folders: dict[str, str]) -> 
     of = reader(folders[kind], backbone_train="top", backbone_insert=insert)
     expected = {name for name, _ in of.named_parameters() if ".1." in name or ".2." in name}
     assert len(expected) >= 2 * 9
+    if kind == "bert":  # the short cut of its last layer leaves out what the softmax does not see
+        expected.remove("backbone.model.encoder.layer.2.attention.self.key.bias")
     assert with_gradient(of) == {"vectors", *expected}
 
 
