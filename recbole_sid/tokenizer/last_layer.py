@@ -60,8 +60,11 @@ class ReadAtPlaces(nn.Module):
         # The keys' bias adds the same to all scores of a query: the softmax does not see it.
         scores = own.scaling * products.float().unflatten(1, (n_heads, -1))  # (B, heads, P, S)
         if mask is not None:
-            of_queries = mask.shape[2] > 1  # (B, 1, S, S)
-            scores = scores + (take(mask[:, 0], self.places)[:, None] if of_queries else mask)
+            if mask.shape[2] > 1:  # (B, 1, S, S) -> (B, 1, P, S)
+                mask = take(mask[:, 0], self.places)[:, None]
+            # Fused attention is handed what is seen, plain products what is to be added.
+            seen = mask.dtype == torch.bool
+            scores = scores.masked_fill(~mask, -torch.inf) if seen else scores + mask
         weights = own.dropout(scores.softmax(dim=3))
         means = (weights.flatten(1, 2).to(states.dtype) @ states).unflatten(1, (n_heads, -1))
         found = torch.einsum("bhpw,hdw->bphd", means, value_heads)

@@ -182,11 +182,12 @@ def test_neighbours_and_padding_make_no_difference(
     torch.testing.assert_close(of(states, lengths), together, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("sees", [False, True])
 @pytest.mark.parametrize("kind", ["bert", "qwen2"])
 def test_fused_attention_gives_the_same_as_plain_products(
-    kind: str, folders: dict[str, str]
+    kind: str, sees: bool, folders: dict[str, str]
 ) -> None:
-    of = reader(folders[kind])
+    of = reader(folders[kind], backbone_content_sees_sids=sees)
     config = of.backbone.model.config
     expected = read(of, 0, 1, 2)
     assert config._attn_implementation == "eager"

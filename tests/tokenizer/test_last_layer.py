@@ -33,7 +33,7 @@ def masks() -> list[Tensor | None]:
     rank = torch.tensor([[0, 0, 0, 1, 2, 0], [0, 0, 1, 1, 1, 2]])
     present = torch.tensor([[True] * 5 + [False], [True] * 6])
     keys = torch.zeros(N_ROWS, 1, 1, N_TOKENS).masked_fill_(~present[:, None, None], -1e9)
-    return [None, keys, visibility(rank, present)]
+    return [None, keys, visibility(rank, present), present[:, None, None]]
 
 
 def test_take() -> None:
@@ -42,7 +42,9 @@ def test_take() -> None:
     assert torch.equal(take(values, torch.tensor([[2, 0], [1, 1]])), expected)
 
 
-@pytest.mark.parametrize("which", range(3), ids=["no mask", "of keys", "of queries and keys"])
+@pytest.mark.parametrize(
+    "which", range(4), ids=["no mask", "of keys", "of queries and keys", "of keys, boolean"]
+)
 def test_states_and_gradients_are_those_of_the_whole_layer(which: int) -> None:
     whole, mask = layer().eval(), masks()[which]
     results = []
