@@ -12,6 +12,7 @@ from recbole_sid.tokenizer.base import Items, logger
 
 GROUPS = 10
 ITEMS_OF_A_GROUP = 5
+SHOWN = 100  # characters of a title
 
 
 def largest_groups(codes: np.ndarray, items: Items) -> list[dict[str, Any]]:
@@ -22,7 +23,8 @@ def largest_groups(codes: np.ndarray, items: Items) -> list[dict[str, Any]]:
         items: rows as in ``codes``; shown by title, or by raw id where there is none.
 
     Returns:
-        Dictionaries of ``sid`` (L numbers), ``size`` (at least 2) and ``items`` (up to five).
+        Dictionaries of ``sid`` (L numbers), ``size`` (at least 2) and ``items`` (up to five, a
+        title cut after 100 characters).
     """
     groups = group(codes)
     starts, sizes = groups.starts[-1], groups.sizes(codes.shape[1])
@@ -38,4 +40,5 @@ def largest_groups(codes: np.ndarray, items: Items) -> list[dict[str, Any]]:
 
 
 def _name(items: Items, row: int) -> str:
-    return (items.titles[row] if items.titles is not None else "") or items.tokens[row]
+    title = items.titles[row] if items.titles is not None else ""
+    return f"{title[:SHOWN]}…" if len(title) > SHOWN else title or items.tokens[row]

@@ -31,3 +31,9 @@ def test_ten_at_most_and_none_without_collisions():
     groups = largest_groups(codes, Items(tokens, None))
     assert [entry["sid"] for entry in groups] == [[code] for code in range(10)]
     assert largest_groups(codes[::2], Items(tokens[::2], None)) == []
+
+
+def test_a_title_is_cut_after_100_characters():
+    items = Items(("a", "b"), None, titles=("x" * 100, "y" * 101))
+    (only,) = largest_groups(np.zeros((2, 3), dtype=int), items)
+    assert only["items"] == ["x" * 100, "y" * 100 + "…"]
