@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from recbole_sid import cli
+from recbole_sid.commands.usage import USAGE
 from tests.runs import SMALL, snapshot, write_data
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,6 +82,19 @@ def test_help(capsys):
         shown = capsys.readouterr()
         assert "usage: recbole-sid" in shown.out
         assert shown.err == ""
+
+
+def test_help_of_one_command_and_of_all(capsys):
+    assert set(USAGE) == set(cli.COMMANDS)
+    cli.main(["prepare", "--help"])
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: recbole-sid prepare --mapping FILE")
+    assert "--preset NAME" in shown
+    assert "--seeds" not in shown
+    cli.main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(text.call in shown for text in USAGE.values())
+    assert max(map(len, shown.splitlines())) <= 100
 
 
 def table(codes: dict[str, list]) -> str:

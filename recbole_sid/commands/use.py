@@ -1,0 +1,54 @@
+"""The commands on finished runs: recommend, export, append."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from recbole_sid.commands.arguments import checked_arguments
+
+_EXPORT = ("run", "output", "overwrite")
+_APPEND = ("run", "items", "output", "overwrite")
+_RECOMMEND = (
+    *("run", "histories", "output"),
+    *("k", "unknown", "exclude_history", "batch_size", "beam_size", "overwrite", "show_progress"),
+)
+
+
+def recommend_command(arguments: Sequence[str]) -> None:
+    """``recommend``: from a file of histories to a file of lists."""
+    from recbole_sid.histories import check_output, check_users, read_histories, write_lists
+    from recbole_sid.inference import recommend
+    from recbole_sid.logs import logging_run
+
+    values = checked_arguments("recommend", arguments, _RECOMMEND, ("run", "histories", "output"))
+    folder, source = values.pop("run"), values.pop("histories")
+    overwrite = values.pop("overwrite", False)
+    output = check_output(values.pop("output"), overwrite=overwrite, kept=[source])
+    histories = read_histories(source)
+    check_users(histories, output)
+    with logging_run():
+        lists = recommend(folder, histories, **values)
+    write_lists(output, lists)
+    print(f"{len(lists):,} lists in {output}")
+
+
+def export_command(arguments: Sequence[str]) -> None:
+    """``export``: all of a run that recommends, in one folder."""
+    from recbole_sid.logs import logging_run
+    from recbole_sid.serving.bundle import export
+
+    values = checked_arguments("export", arguments, _EXPORT, ("run", "output"))
+    with logging_run():
+        print(f"folder: {export(**values)}")
+
+
+def append_command(arguments: Sequence[str]) -> None:
+    """``append``: SIDs for new items, by a run that goes on unchanged."""
+    from recbole_sid.logs import logging_run
+    from recbole_sid.serving.append import append
+
+    values = checked_arguments("append", arguments, _APPEND, ("run", "items", "output"))
+    with logging_run():
+        report = append(**values)
+    print(f"new items: {report['new_items']:,}")
+    print(f"folder: {report['folder']}")
