@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +14,21 @@ from recbole_sid import run_folder
 from recbole_sid.config import Config
 from recbole_sid.errors import InputError, preview
 from recbole_sid.items.encoder import EncoderSettings
-from recbole_sid.items.pairs import Interactions, ItemPairs, PairSettings
+from recbole_sid.items.pairs import Interactions, PairSettings
 from recbole_sid.items.prompt import Prompt
 from recbole_sid.items.table import ItemFields, ItemTable
-from recbole_sid.measures import NothingToMeasure
-from recbole_sid.measures.hit_rate import by_codes, by_vectors, check_k, hit_rate
-from recbole_sid.measures.neighbourhood import neighbourhood
+from recbole_sid.measures.hit_rate import check_k
 from recbole_sid.measures.report_settings import ReportSettings
-from recbole_sid.measures.v_measure import finest_categories, level_agreement
+from recbole_sid.measures.v_measure import finest_categories
 from recbole_sid.model.recommender import training_interactions
 from recbole_sid.quick_start import read_data
 from recbole_sid.settings import build
 from recbole_sid.sid.published import read_sids
-from recbole_sid.sid.quality import quality
 from recbole_sid.sid.table import SemanticIDs
+from recbole_sid.sid_report_figures import AboutItems, measured
+from recbole_sid.sid_report_scores import correlated, read_scores
 from recbole_sid.sid_report_table import check_folder, write_report
 from recbole_sid.tokenizer.base import Items
-from recbole_sid.tokenizer.largest_groups import largest_groups
 from recbole_sid.tokenizer.pipeline import item_vectors, pairs_of
 from recbole_sid.version import __version__
 
@@ -44,6 +42,7 @@ def compare_sids(
     config_dict: Mapping[str, Any] | None = None,
     *,
     output: str | Path | None = None,
+    scores: str | Path | None = None,
     unknown: str = "refuse",
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -58,17 +57,22 @@ def compare_sids(
         config_file_list, config_dict: settings, as for :func:`recbole_sid.run`, and those of
             ``properties/sids.yaml``; they name the data set.
         output: the folder that is written to; default ``runs/<dataset>-sids``.
+        scores: a yaml file with a recommender's score of each set, ``LABEL: score`` or a list of
+            those of several seeds; default: ``report_score`` on the validation split, where
+            ``sids`` are folders of finished runs. From four scored sets on the report says which
+            figures order the sets as the scores do.
         unknown: "refuse" sets that lack items of the data or have others; or "ignore" such items:
             then all sets are measured on the items of the data that each of them has.
         overwrite: whether a report that lies there may be replaced.
 
     Returns:
         What ``sid_report.json`` holds, and ``folder``. For each of ``sets``: ``codes``, see
-        :func:`_use`, and the same ``before`` and ``after`` the collision rule, as far as the file
-        tells; ``largest_groups``; ``v_measure``, see :func:`.level_agreement`; ``hit_rate``, see
-        :func:`.hit_rate.hit_rate`; ``neighbourhood``, see :func:`.neighbourhood.neighbourhood`.
-        ``item_vectors`` has the hit rate by item vectors, the yardstick. None stands for what was
-        left out, and ``left_out`` says why.
+        :func:`.sid_report_figures.use`, and the same ``before`` and ``after`` the collision rule,
+        as far as the file tells; ``largest_groups``; ``v_measure``, see
+        :func:`.level_agreement`; ``hit_rate``, see :func:`.hit_rate.hit_rate`; ``neighbourhood``, see :func:`.neighbourhood.neighbourhood`;
+        ``score``. ``item_vectors`` has the hit rate by item vectors, the yardstick;
+        ``correlations`` the rows of :func:`.rank_correlations`, ``scores_from`` where the scores
+        are from. None stands for what was left out, and ``left_out`` says why.
 
     Raises:
         InputError: bad settings, files that cannot be read or do not fit the data; nothing is
@@ -92,6 +96,7 @@ def compare_sids(
     described = _settings(config, settings)
     folder = Path("runs", f"{config['dataset']}-sids") if output is None else Path(output)
     check_folder(folder, overwrite)
+    scored, scores_from = read_scores(named, scores, settings.report_score)
     tables = {label: _read(path) for label, path in named.items()}
     tokens, training = _data(config)
     n_data = len(tokens)
@@ -102,14 +107,28 @@ def compare_sids(
     check_k(settings.report_neighbours, len(tokens))
     aligned = {label: t.aligned(tokens, unknown="ignore") for label, t in tables.items()}
     left_out: list[str] = []
-    about = _About(
+    about = AboutItems(
         tokens,
         _titles(config, tokens, left_out),
         _categories(config, tokens, left_out),
         item_vectors(config, tokens) if settings.report_vectors else None,
     )
     pairs = pairs_of(config, Items(tokens, about.vectors), training)
-    entries, yardstick = _measured(about, aligned, pairs, settings.report_neighbours, left_out)
+    entries, yardstick = measured(about, aligned, pairs, settings.report_neighbours, left_out)
+    sets = [
+        {
+            "label": label,
+            "source": named[label].name,
+            "fingerprint": tables[label].fingerprint(),
+            "score": scored.get(label),
+            **counts[label],
+            **entry,
+        }
+        for label, entry in zip(named, entries, strict=True)
+    ]
+    related = correlated(sets, scored, config["seed"]) if scored else None
+    if isinstance(related, str):
+        left_out.append(f"Correlation with a recommender's scores: {related}")
     result = {
         "dataset": config["dataset"],
         "items": len(tokens),
@@ -117,33 +136,13 @@ def compare_sids(
         "recbole_sid": __version__,
         "data_hash": run_folder.data_hash(config),
         "settings": described,
-        "sets": [
-            {
-                "label": label,
-                "source": named[label].name,
-                "fingerprint": tables[label].fingerprint(),
-                **counts[label],
-                **entry,
-            }
-            for label, entry in zip(named, entries, strict=True)
-        ],
+        "sets": sets,
         "item_vectors": yardstick,
+        "scores_from": scores_from,
+        "correlations": None if isinstance(related, str) else related,
         "left_out": left_out,
     }
     return write_report(folder, result) | {"folder": str(folder)}
-
-
-# -- what is read ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _About:
-    """What is known of the items besides their SIDs, rows as in ``tokens``."""
-
-    tokens: tuple[str, ...]
-    titles: tuple[str, ...] | None
-    categories: np.ndarray | None
-    vectors: np.ndarray | None
 
 
 def _named(sids: Sequence[str | Path], labels: Sequence[str] | None) -> dict[str, Path]:
@@ -258,94 +257,3 @@ def _settings(config: Config, settings: ReportSettings) -> dict[str, Any]:
     if config["item_embedding_file"] is not None:
         return described | {"item_embedding_file": Path(config["item_embedding_file"]).name}
     return described | {"prompt_template": config["prompt_template"]} | encoder
-
-
-# -- what is measured -----------------------------------------------------------------------------
-
-
-def _measured(
-    about: _About,
-    tables: Mapping[str, SemanticIDs],
-    pairs: ItemPairs,
-    k: int,
-    left_out: list[str],
-) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-    """The figures of each set, in the order of ``tables``, and those of the item vectors."""
-    vectors = about.vectors
-    codes = [table.base_codes for table in tables.values()]
-    near: list[Any] = [None] * len(codes)
-    hits: list[Any] = [None] * len(codes)
-    yardstick = None
-    if vectors is None:
-        left_out.append("Item vectors and neighbourhood preservation: report_vectors is false")
-    else:
-        near = neighbourhood(vectors, codes, k)
-    try:
-        hits = [hit_rate(by_codes(table), pairs, k) for table in codes]
-        if vectors is not None:
-            yardstick = {"hit_rate": hit_rate(by_vectors(vectors), pairs, k)}
-    except NothingToMeasure as error:
-        left_out.append(f"Hit rate: {error}")
-    agreement = _agreement(about, codes, left_out)
-    items = Items(about.tokens, None, titles=about.titles)
-    entries = []
-    for number, (label, table) in enumerate(tables.items()):
-        logger.info("Largest groups of %s:", label)
-        entries.append(
-            {
-                "sizes": list(table.sizes),
-                "collision": table.collision,
-                **_use_around_the_rule(table),
-                "largest_groups": largest_groups(table.base_codes, items),
-                "v_measure": agreement[number],
-                "hit_rate": hits[number],
-                "neighbourhood": near[number],
-            }
-        )
-    return entries, yardstick
-
-
-def _agreement(
-    about: _About, codes: Sequence[np.ndarray], left_out: list[str]
-) -> list[dict[str, float] | None]:
-    categories = about.categories
-    if categories is not None:
-        try:
-            return [level_agreement(table, categories) for table in codes]
-        except NothingToMeasure as error:
-            left_out.append(f"Agreement with categories: {error}")
-    return [None] * len(codes)
-
-
-def _use_around_the_rule(sids: SemanticIDs) -> dict[str, Any]:
-    """``codes``, those that all measurements look at; ``before`` and ``after`` the rule."""
-    if sids.collision == "none":
-        return {"codes": _use(sids), "before": None, "after": None}
-    if sids.collision == "dedup":
-        base = replace(
-            sids,
-            codes=np.ascontiguousarray(sids.base_codes),
-            sizes=sids.sizes[: sids.n_base_levels],
-            collision="none",
-        )
-        after = _use(replace(sids, collision="none"))
-        return {"codes": _use(base), "before": _use(base), "after": after}
-    report = sids.provenance.get("collision")
-    rate = report.get("collision_rate_before") if isinstance(report, dict) else None
-    before = None if rate is None else {"collision_rate": rate}
-    return {"codes": _use(sids), "before": before, "after": _use(sids)}
-
-
-def _use(sids: SemanticIDs) -> dict[str, float]:
-    """How the codes of a table without a dedup digit are used.
-
-    What :func:`.quality` gives; ``unique_items``, those whose SID nobody else has;
-    ``entropy_ceiling``, ln n; ``dead_codes_l``, the codes of level l that no item has.
-    """
-    alone = sids.groups.sizes(sids.n_levels) == 1
-    dead = {
-        f"dead_codes_{level + 1}": size - len(np.unique(sids.codes[:, level]))
-        for level, size in enumerate(sids.sizes)
-    }
-    ceiling = {"unique_items": int(alone.sum()), "entropy_ceiling": float(np.log(sids.n_items))}
-    return quality(sids) | ceiling | dead

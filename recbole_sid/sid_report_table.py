@@ -18,6 +18,7 @@ SUFFIXES = ("md", "csv", "json")
 NOT_MEASURED = "-"
 DECIMALS = 8
 TITLE_LETTERS = 80
+STRONGEST = 12  # correlations that the page shows; all are in the JSON
 
 Entry = dict[str, Any]
 
@@ -89,6 +90,7 @@ def markdown(result: dict[str, Any]) -> str:
         + f" Near d: share of an item's {k} nearest items by item vectors that have its first d "
         "codes; random d: of all pairs.",
         _grid(sets, _neighbour_rows(sets)),
+        *_related(result),
         "## Largest groups",
         *(part for entry in sets for part in _groups(entry)),
         *_left_out(result),
@@ -230,6 +232,29 @@ def _groups(entry: Entry) -> Iterator[str]:
 def _left_out(result: dict[str, Any]) -> list[str]:
     lines = "\n".join(f"- {line}" for line in result["left_out"])
     return ["## Left out", lines] if lines else []
+
+
+def _related(result: dict[str, Any]) -> list[str]:
+    rows = result["correlations"]
+    if rows is None:
+        return []
+    scored = [entry for entry in result["sets"] if entry["score"] is not None]
+    below = sum(row["adjusted"] < 0.05 for row in rows)
+    head = ["| figure | rho | p | p, corrected | sets |", "| --- | ---: | ---: | ---: | ---: |"]
+    lines = [
+        f"| {row['figure']} | {row['rho']:+.2f} | {row['p']:.3f} | {row['adjusted']:.3f} | "
+        f"{row['sets']} |"
+        for row in rows[:STRONGEST]
+    ]
+    return [
+        "## What goes with a recommender's scores",
+        f"Scores ({result['scores_from']}): "
+        + ", ".join(f"{_cell(entry['label'])} {entry['score']:.4f}" for entry in scored)
+        + f". Spearman's rank correlation over these {len(scored)} sets, for {len(rows)} figures, "
+        f"the {len(lines)} strongest; p: how often the scores in a random order give as much, "
+        f"before and after Holm's correction for all {len(rows)}. Below .05 after it: {below}.",
+        "\n".join([*head, *lines]),
+    ]
 
 
 def _yardstick(result: dict[str, Any]) -> str:

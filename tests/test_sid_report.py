@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -251,3 +252,74 @@ def test_the_command_prints_what_it_writes(base, capsys):
 def test_its_settings_are_refused_elsewhere(base):
     with pytest.raises(InputError, match="'report_neighbours' belongs to the command sids"):
         recbole_sid.Config(config_dict=base)
+
+
+def four_sets(tmp_path: Path) -> dict[str, str]:
+    """More and more items share a SID; the last code is what the pairs have in common."""
+    made = {}
+    for number, label in enumerate(("apart", "one", "two", "three")):
+        codes = {t: list(code) for t, code in APART.items()}
+        for n in range(number):
+            codes[f"i{2 * n + 1}"] = codes[f"i{2 * n}"]
+        made[label] = str(tmp_path / f"{label}.json")
+        Path(made[label]).write_text(json.dumps(codes))
+    return made
+
+
+def test_figures_are_held_against_scores(base, tmp_path):
+    sets = four_sets(tmp_path)
+    # The more items share a SID, the better; the mean of the seeds counts.
+    Path("s.yaml").write_text("apart: [.1, .3]\none: .3\ntwo: .4\nthree: .5\n")
+    result = report(base, *sets.values(), labels=list(sets), scores="s.yaml")
+    assert [entry["score"] for entry in result["sets"]] == [0.2, 0.3, 0.4, 0.5]
+    by_name = {row["figure"]: row for row in result["correlations"]}
+    rate = by_name["codes.collision_rate"]
+    assert (rate["rho"], rate["sets"]) == (1.0, 4)
+    assert rate["p"] == pytest.approx(2 / 24)
+    assert by_name["codes.distinct_ratio"]["rho"] == -1
+    assert by_name["hit_rate"]["rho"] == 1
+    assert not {"codes.entropy_ceiling", "label", "items_in_file"} & set(by_name)
+    assert result["scores_from"] == "s.yaml"
+    text = Path(result["folder"], "sid_report.md").read_text()
+    assert "Scores (s.yaml): apart 0.2000, one 0.3000, two 0.4000, three 0.5000." in text
+    assert "| codes.collision_rate | +1.00 | 0.083 |" in text
+
+
+def test_scores_of_runs_and_too_few_of_them(base, tmp_path):
+    for number, (label, path) in enumerate(four_sets(tmp_path).items()):
+        folder = tmp_path / f"run-{label}"
+        folder.mkdir()
+        table = recbole_sid.read_sids(path)
+        table.save(folder / "sids.json")
+        valid = {"ndcg@10": number / 10} if number else None
+        (folder / "result.json").write_text(json.dumps({"best_valid_result": valid}))
+    folders = [str(tmp_path / f"run-{label}") for label in ("apart", "one", "two", "three")]
+    result = report(base, *folders)
+    assert [entry["score"] for entry in result["sets"]] == [None, 0.1, 0.2, 0.3]
+    assert result["correlations"] is None
+    assert result["left_out"] == [
+        "Correlation with a recommender's scores: 3 sets have a score, and at least 4 are needed"
+    ]
+    (tmp_path / "run-apart" / "result.json").write_text('{"best_valid_result": {"ndcg@10": 0.05}}')
+    result = report(base, *folders, overwrite=True)
+    assert result["scores_from"] == "NDCG@10 on validation, from the runs"
+    assert result["correlations"][0]["p"] == pytest.approx(2 / 24)
+    (tmp_path / "run-apart" / "result.json").write_text("[")
+    with pytest.raises(InputError, match=r"result\.json' cannot be read"):
+        report(base, *folders, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ("pair: 1", "there is no set 'pair'. Did you mean 'paired'"),
+        ("paired: good", "'paired' is 'good', but must be a number or a list of numbers"),
+        ("paired: []", "must be a number or a list of numbers"),
+        ("paired: [1, true]", "must be a number or a list of numbers"),
+    ],
+)
+def test_bad_scores(scores, message, base):
+    Path("s.yaml").write_text(scores)
+    with pytest.raises(InputError, match=re.escape(message)):
+        report(base, "paired.json", scores="s.yaml")
+    assert not Path("runs").exists()

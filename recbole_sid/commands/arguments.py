@@ -12,7 +12,7 @@ from recbole_sid.resources import resource_dir
 _PATHS = (
     *("run", "histories", "output", "summary_model"),
     *("mapping", "preset", "reviews", "meta", "folder", "temp_folder", "settings", "sids"),
-    *("space", "figures"),
+    *("space", "figures", "scores"),
 )
 _FLAGS = (
     *("overwrite", "exclude_history", "show_progress", "item_summary_brand", "strict"),

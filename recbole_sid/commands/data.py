@@ -66,7 +66,7 @@ def sids_command(arguments: Sequence[str]) -> None:
     from recbole_sid.sid_report import compare_sids
 
     values = checked_arguments("sids", arguments, None, ("dataset", "sids"))
-    names = ("output", "unknown", "overwrite")
+    names = ("output", "unknown", "overwrite", "scores")
     own: dict[str, Any] = {key: values.pop(key) for key in names if key in values}
     for key in ("sids", "labels"):
         if key in values:

@@ -101,6 +101,8 @@ and settings as for run; its own are those of properties/sids.yaml.
 
   --sids A,B            SID files, ours or published ones, or folders of run or tokenize
   --labels A,B          their names; default: those of the files and folders
+  --scores FILE         yaml, LABEL: score of a recommender; default: those of the runs, where
+                        they are runs; which figures go with them is said from 4 sets on
   --output FOLDER       default runs/DATASET-sids; --overwrite replaces a report that lies there
   --unknown RULE        sets that lack items, or have others: refuse (default), or ignore such items
 """,

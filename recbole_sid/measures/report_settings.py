@@ -13,6 +13,7 @@ class ReportSettings:
 
     report_neighbours: int
     report_vectors: bool
+    report_score: str
 
     def __post_init__(self) -> None:
         k = self.report_neighbours
