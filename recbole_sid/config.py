@@ -91,6 +91,7 @@ _COMMAND_OF = {
 }
 # Settings that belong to one start of a run and are not written into its folder.
 _OF_ONE_START = frozenset(["output", "resume", "overwrite"])
+MAX_HEADROOM = 4096
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,23 @@ class RunSettings:
     cache_dir: str | None
     collision: Literal["dedup", "none", "reassign_last", "nearest_free"]
     collision_capacity: int
+    collision_headroom: int
 
     def __post_init__(self) -> None:
-        capacity = self.collision_capacity
+        capacity, headroom = self.collision_capacity, self.collision_headroom
         settings.require(capacity >= 1, "collision_capacity", capacity, "at least 1")
+        settings.require(
+            0 <= headroom <= MAX_HEADROOM,
+            "collision_headroom",
+            headroom,
+            f"0 to {MAX_HEADROOM}: every digit is a code that the generator scores",
+        )
+        settings.require(
+            headroom == 0 or self.collision == "dedup",
+            "collision_headroom",
+            headroom,
+            f"0 with collision: {self.collision}, which has no dedup digit",
+        )
 
     @property
     def cache_folder(self) -> Path:

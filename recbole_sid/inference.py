@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from recbole_sid import checks, registry
 from recbole_sid.errors import InputError, did_you_mean, preview
-from recbole_sid.generator.beam import Ranked
 from recbole_sid.memory import keep_freed_memory
-from recbole_sid.model.exclusion import Spans, distinct_items
-from recbole_sid.model.recommender import SIDRecommender, last_items, user_buckets
+from recbole_sid.model.exclusion import Spans
 from recbole_sid.parsing import read_yaml
 from recbole_sid.quick_start import open_run, require_finished, trainer_class
 from recbole_sid.resources import resource_dir
-from recbole_sid.run_folder import CONFIG, SIDS, WEIGHTS
+from recbole_sid.run_folder import CONFIG, WEIGHTS
+from recbole_sid.serving.bundle import open_bundle
+from recbole_sid.serving.lists import check_list, rank, rows_by_token
+from recbole_sid.serving.rules import item_rules, mask_of, parse_now, read_ids
 from recbole_sid.settings import require
 from recbole_sid.sid.table import SemanticIDs
 
@@ -49,6 +49,8 @@ def recommend(
     *,
     exclude_history: bool | None = None,
     unknown: str = "skip",
+    allowed_items: str | Path | None = None,
+    now: float | str | None = None,
     batch_size: int | None = None,
     beam_size: int | None = None,
     show_progress: bool = True,
@@ -58,7 +60,9 @@ def recommend(
     For the histories of the test split these are the lists that its evaluation scored.
 
     Args:
-        run_folder: the run's; its dataset must lie where it lay.
+        run_folder: the run's, or an export of it. The data set need not exist any more, unless the
+            run has rules on its items (``allowed_items``, ``available_from_field``,
+            ``available_until_field``) and is not exported: they are read from its files.
         histories: raw item tokens, oldest first: a mapping from users to histories, or histories
             alone. Users need not be known to the run. The model sees the last
             ``MAX_ITEM_LIST_LENGTH`` items.
@@ -67,6 +71,10 @@ def recommend(
             ``MAX_ITEM_LIST_LENGTH``; None is the run's own setting.
         unknown: what becomes of items that the run does not know: ``skip`` (counted and logged) or
             ``refuse``.
+        allowed_items: a text file of raw ids, one a line: lists hold these items only, and of them
+            those that the run's own ``allowed_items`` has.
+        now: a time, in seconds or as ISO text, at which the items must be available; None leaves
+            their times out of account, unless the run has ``filter_unavailable``.
         batch_size: histories that are ranked together; None is the run's ``eval_batch_size``.
         beam_size: width of the search, at least ``k``; None is the run's.
         show_progress: whether to show a progress bar.
@@ -82,25 +90,26 @@ def recommend(
     Raises:
         InputError: not a run of ours, an argument is out of bounds, or unknown items are refused.
     """
-    folder = require_finished(Path(run_folder))
     names, tokens, lengths = _flatten(histories)
-    sids = SemanticIDs.load(folder / SIDS)
-    stored = read_yaml(folder / CONFIG)
-    beam_size = stored["beam_size"] if beam_size is None else beam_size
-    _check_arguments(k, sids.n_items, exclude_history, unknown, batch_size)
-    checks.check_beam_size(beam_size, k, "k", "lower k")
-    _report_unknown(tokens, sids, unknown)
-
+    require(unknown in UNKNOWN, "unknown", unknown, " or ".join(UNKNOWN))
+    whole = batch_size is None or (type(batch_size) is int and batch_size >= 1)
+    require(whole, "batch_size", batch_size, "a whole number above 0")
+    allowed_ids = None if allowed_items is None else read_ids(allowed_items)
     keep_freed_memory()
-    config, model, *_ = open_run(folder / WEIGHTS, {})
-    model.beam_size = beam_size
+    bundle = open_bundle(run_folder)
+    beam_size = bundle.beam_size if beam_size is None else beam_size
+    check_list(k, bundle.sids.n_items, beam_size, exclude_history)
+    _report_unknown(tokens, bundle.sids, unknown)
     if exclude_history is None:
-        exclude_history = config["exclude_history"]
-    # Buckets are hashes of names, so the model needs no other table of users than the given names.
-    buckets = user_buckets(names or ["[PAD]"])
-    model.generator.user_buckets = buckets.to(model.device)
-    # A row of the model is a raw token's internal id; 0 stands for an unknown one.
-    row_of = {token: row for row, token in enumerate(model.sids.tokens, start=1)}
+        exclude_history = bundle.exclude_history
+    rules = item_rules(bundle)
+    seconds = parse_now(bundle, rules, now)
+    mask = None
+    if allowed_ids is not None:
+        mask = mask_of(allowed_ids, bundle.sids.tokens, f"'{allowed_items}'")
+    choice = rules.filter(bundle, mask)
+
+    row_of = rows_by_token(bundle)
     ids = np.array([row_of.get(token, 0) for token in tokens], dtype=np.int64)
     spans = _without_unknown(ids, lengths)
     rows = np.flatnonzero(spans.ends > spans.starts)
@@ -110,32 +119,29 @@ def recommend(
             f"{len(lengths) - len(rows):,}",
             f"{len(lengths):,}",
         )
-    catalogue = np.array(["", *model.sids.tokens], dtype=object)
+    users_of: Sequence[str | None] = names or [None] * len(lengths)
+    users = bundle.users(users_of)
+    catalogue = np.array(["", *bundle.sids.tokens], dtype=object)
     lists: list[tuple[list[str], np.ndarray]] = [([], np.empty(0, np.float32)) for _ in lengths]
-    size = config["eval_batch_size"] if batch_size is None else batch_size
+    size = int(bundle.settings["eval_batch_size"]) if batch_size is None else batch_size
     with tqdm(total=len(rows), desc="Recommend", unit="users", disable=not show_progress) as bar:
         for start in range(0, len(rows), size):
             batch = rows[start : start + size]
-            users = torch.from_numpy(batch if names else np.zeros_like(batch))
-            ranked = _rank(model, users, spans.padded(batch), k, exclude_history)
+            ranked = rank(
+                bundle,
+                users[batch],
+                spans.padded(batch),
+                k,
+                beam_size,
+                exclude_history,
+                choice.at(seconds, len(batch)),
+            )
             for row, items, scores in zip(
                 batch, ranked.items.cpu().numpy(), ranked.scores.cpu().numpy(), strict=True
             ):
                 lists[row] = (catalogue[items[items > 0]].tolist(), scores[items > 0])
             bar.update(len(batch))
-    users_of: Sequence[str | None] = names or [None] * len(lists)
     return [Recommendation(user, *each) for user, each in zip(users_of, lists, strict=True)]
-
-
-@torch.no_grad()
-def _rank(
-    model: SIDRecommender, users: torch.Tensor, padded: np.ndarray, k: int, exclude: bool
-) -> Ranked:
-    """The lists of whole histories (B, T), left aligned, 0 on the right."""
-    whole = torch.from_numpy(padded).to(model.device)
-    history, lengths = last_items(whole, (whole > 0).sum(dim=1), model.max_seq_length)
-    excluded = distinct_items(whole) if exclude else None
-    return model.rank_histories(users.to(model.device), history, lengths, k, excluded)
 
 
 def _flatten(histories: Histories) -> tuple[list[str], list[str], np.ndarray]:
@@ -161,26 +167,6 @@ def _flatten(histories: Histories) -> tuple[list[str], list[str], np.ndarray]:
                 raise InputError(f"{of}: item {token!r} is not text: give raw item tokens")
         tokens.extend(history)
     return names, tokens, np.array([len(history) for history in histories], dtype=np.int64)
-
-
-def _check_arguments(
-    k: Any, n_items: int, exclude_history: Any, unknown: Any, batch_size: Any
-) -> None:
-    require(type(k) is int and k >= 1, "k", k, "a whole number above 0")
-    require(k <= n_items, "k", k, f"at most {n_items}, the number of the run's items")
-    require(
-        exclude_history is None or isinstance(exclude_history, bool),
-        "exclude_history",
-        exclude_history,
-        "true or false",
-    )
-    require(unknown in UNKNOWN, "unknown", unknown, " or ".join(UNKNOWN))
-    require(
-        batch_size is None or (type(batch_size) is int and batch_size >= 1),
-        "batch_size",
-        batch_size,
-        "a whole number above 0",
-    )
 
 
 def _report_unknown(tokens: Sequence[str], sids: SemanticIDs, unknown: str) -> None:

@@ -69,7 +69,8 @@ def compare_sids(
         What ``sid_report.json`` holds, and ``folder``. For each of ``sets``: ``codes``, see
         :func:`.sid_report_figures.use`, and the same ``before`` and ``after`` the collision rule,
         as far as the file tells; ``largest_groups``; ``v_measure``, see
-        :func:`.level_agreement`; ``hit_rate``, see :func:`.hit_rate.hit_rate`; ``neighbourhood``, see :func:`.neighbourhood.neighbourhood`;
+        :func:`.level_agreement`; ``hit_rate``, see :func:`.hit_rate.hit_rate`;
+        ``neighbourhood``, see :func:`.neighbourhood.neighbourhood`;
         ``score``. ``item_vectors`` has the hit rate by item vectors, the yardstick;
         ``correlations`` the rows of :func:`.rank_correlations`, ``scores_from`` where the scores
         are from. None stands for what was left out, and ``left_out`` says why.

@@ -143,8 +143,14 @@ def _tokenize(config: Config, log: RunLog) -> dict[str, Any]:
         items = catalogue_items(config, tokens)
         vectors = _frozen_vectors(config, items) if queries is not None else None
         made = _codes(config, tokenizer, items, training)
-        capacity = config.run.collision_capacity
-        sids = apply_collision(made.base, config.run.collision, made.space, capacity)
+        rule = config.run
+        sids = apply_collision(
+            made.base,
+            rule.collision,
+            made.space,
+            rule.collision_capacity,
+            rule.collision_headroom,
+        )
     # Bad input has been refused by now: only from here on is anything written.
     folder = run_folder.start(config)
     log.write_to(folder / run_folder.LOG)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from recbole_sid.generator.availability import Available
 from recbole_sid.generator.beam import Ranked
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.settings import require
@@ -78,9 +79,28 @@ class Generator(nn.Module, ABC):
 
     @abstractmethod
     def rank(
-        self, users: Tensor, history: Tensor, lengths: Tensor, k: int, beam_size: int
+        self,
+        users: Tensor,
+        history: Tensor,
+        lengths: Tensor,
+        k: int,
+        beam_size: int,
+        available: Available | None = None,
     ) -> Ranked:
-        """The ``k`` best items of each user; float32 whatever the precision of training."""
+        """The ``k`` best items of each user; float32 whatever the precision of training.
+
+        Args:
+            users: (B,).
+            history: (B, T).
+            lengths: (B,).
+            k: length of the lists.
+            beam_size: width of the search.
+            available: what each user may be given; all else is left out. It changes no score. A
+                list may come out short where a wider search finds more
+                (:func:`recbole_sid.model.ranking.rank_histories` goes on then). Given only when
+                something is left out, so that a generator that filters nothing needs no such
+                argument.
+        """
 
     @abstractmethod
     def log_likelihood(

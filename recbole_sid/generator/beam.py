@@ -3,6 +3,9 @@
 The search knows nothing of the network: a :class:`StepDecoder` gives the logits of the next level's
 codes, a :class:`Scorer` the log-probabilities of a beam's children themselves. A returned score is
 the exact log-likelihood of the item's SID, in float32.
+
+Where only some items are available, children that lead to none of them are cut; the probabilities
+are those of all codes all the same, so that an item's score does not depend on what is available.
 """
 
 from __future__ import annotations
@@ -10,8 +13,10 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from recbole_sid.generator.availability import Available
 from recbole_sid.generator.catalogue import Catalogue
 
 
@@ -71,7 +76,7 @@ class Ranked(NamedTuple):
 
     items: Tensor  # (B, K) int64, RecBole's internal ids
     scores: Tensor  # (B, K) float32, log-likelihood of the item's SID
-    group_sizes: Tensor  # (B, K) int64, how many items share the SID
+    group_sizes: Tensor  # (B, K) int64, how many available items share the SID
 
 
 def beam_search(
@@ -79,17 +84,21 @@ def beam_search(
     catalogue: Catalogue,
     beam_size: int,
     softmax: Literal["level", "children"] = "level",
+    available: Available | None = None,
 ) -> Beams:
     """The ``beam_size`` best leaves of every user, by a beam of that width at every level.
 
     Args:
         softmax: ``level``: a code's probability is its softmax over all codes of the level, also
             those that lead nowhere; ``children``: over the codes that lead on from the beam.
+        available: what the users may be given; None: everything.
     """
-    return search(_StepScorer(decoder, softmax), catalogue, beam_size)
+    return search(_StepScorer(decoder, softmax), catalogue, beam_size, available)
 
 
-def search(scorer: Scorer, catalogue: Catalogue, beam_size: int) -> Beams:
+def search(
+    scorer: Scorer, catalogue: Catalogue, beam_size: int, available: Available | None = None
+) -> Beams:
     """As :func:`beam_search`, from log-probabilities."""
     device = scorer.device
     nodes = torch.zeros(scorer.batch_size, 1, dtype=torch.int64, device=device)  # (B, W)
@@ -107,6 +116,8 @@ def search(scorer: Scorer, catalogue: Catalogue, beam_size: int) -> Beams:
         log_probs = scorer.log_probs(
             Step(level, parents, codes, nodes, children, child_codes, legal)
         )
+        if available is not None:
+            legal = legal & available.nodes(level + 1, children)
         grown = torch.where(legal, scores[..., None] + log_probs, -torch.inf)
         scores, chosen = grown.flatten(1).topk(min(beam_size, grown[0].numel()), dim=1)
         parents = chosen // len(place)
@@ -138,20 +149,36 @@ class _StepScorer:
         return torch.log_softmax(logits.float(), dim=-1).gather(-1, step.child_codes)
 
 
-def rank_items(beams: Beams, catalogue: Catalogue, k: int) -> Ranked:
-    """Expand leaves to at most ``k`` items, those of one leaf in raw-token order."""
+def rank_items(
+    beams: Beams, catalogue: Catalogue, k: int, available: Available | None = None
+) -> Ranked:
+    """Expand leaves to at most ``k`` items, those of one leaf in raw-token order.
+
+    With ``available`` all others are left out, and a group of items that share a SID is what
+    remains of it.
+    """
     first, leaf_items = catalogue.leaves()
     alive = beams.scores > -torch.inf
     sizes = torch.where(alive, first[beams.leaves + 1] - first[beams.leaves], 0)  # (B, W)
     ends = sizes.cumsum(dim=1)
-    slots = torch.arange(k, device=ends.device).expand(len(ends), k).contiguous()
+    width = k if available is None else int(ends[:, -1].max()) if len(ends) else 0
+    slots = torch.arange(width, device=ends.device).expand(len(ends), -1).contiguous()
     beam = torch.searchsorted(ends, slots, right=True)  # (B, K) the beam that fills each slot
     filled = beam < ends.shape[1]
     beam = beam.clamp(max=ends.shape[1] - 1)
     within = slots - (ends - sizes).gather(1, beam)
     index = first[beams.leaves].gather(1, beam) + torch.where(filled, within, 0)
+    items = torch.where(filled, leaf_items[index], 0)
+    if available is not None:
+        filled = available.items(items)
+        sizes = torch.zeros_like(sizes).scatter_add(1, beam, filled.to(sizes.dtype))
+        order = (~filled).to(torch.int8).argsort(dim=1, stable=True)  # available ones to the front
+        items, beam, filled = (
+            F.pad(field.gather(1, order)[:, :k], (0, max(0, k - width)))
+            for field in (items, beam, filled)
+        )
     return Ranked(
-        items=torch.where(filled, leaf_items[index], 0),
+        items=torch.where(filled, items, 0),
         scores=torch.where(filled, beams.scores.gather(1, beam), -torch.inf),
         group_sizes=torch.where(filled, sizes.gather(1, beam), 1),
     )

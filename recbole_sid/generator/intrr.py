@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_sid.generator.availability import Available
 from recbole_sid.generator.base import Generator, require_window_targets
 from recbole_sid.generator.beam import Beams, Ranked, Step, rank_items, search
 from recbole_sid.generator.catalogue import Catalogue
@@ -183,12 +184,19 @@ class IntRR(Generator):
         return self._cross_entropy(self._last(history, lengths), targets)
 
     def rank(
-        self, users: Tensor, history: Tensor, lengths: Tensor, k: int, beam_size: int
+        self,
+        users: Tensor,
+        history: Tensor,
+        lengths: Tensor,
+        k: int,
+        beam_size: int,
+        available: Available | None = None,
     ) -> Ranked:
         decode = self._beams if self.settings.decoding == "beam" else self._best_leaves
         size = beam_size if self.settings.decoding == "beam" else k
-        leaves, scores = zip(*decode(self._last(history, lengths), size), strict=True)
-        return rank_items(Beams(torch.cat(leaves), torch.cat(scores)), self.catalogue, k)
+        found = decode(self._last(history, lengths), size, available)
+        leaves, scores = zip(*found, strict=True)
+        return rank_items(Beams(torch.cat(leaves), torch.cat(scores)), self.catalogue, k, available)
 
     def log_likelihood(
         self, users: Tensor, history: Tensor, lengths: Tensor, items: Tensor
@@ -257,33 +265,41 @@ class IntRR(Generator):
         vectors = self._vectors(everything) if self.settings.node_vectors else None
         return trie_softmax.tables(self.codebook, vectors)
 
-    def _beams(self, hidden: Tensor, beam_size: int) -> Iterator[Beams]:
+    def _beams(
+        self, hidden: Tensor, beam_size: int, available: Available | None = None
+    ) -> Iterator[Beams]:
         """The best ``beam_size`` leaves that a beam of that width finds, some users at a time."""
         tables, a_beam = None, max(self.catalogue.sizes)
         if self.trie_softmax is not None:
             tables = self._node_tables(self.trie_softmax)
             a_beam = self.trie_softmax.numbers_per_beam(tables)
-        for some in hidden.split(max(1, _SCORES_AT_ONCE // (beam_size * a_beam))):
-            yield search(_Scorer(self, some, tables), self.catalogue, beam_size)
+        at_once = max(1, _SCORES_AT_ONCE // (beam_size * a_beam))
+        for some, of_some in _in_parts(hidden, available, at_once):
+            yield search(_Scorer(self, some, tables), self.catalogue, beam_size, of_some)
 
-    def _best_leaves(self, hidden: Tensor, k: int) -> Iterator[Beams]:
+    def _best_leaves(
+        self, hidden: Tensor, k: int, available: Available | None = None
+    ) -> Iterator[Beams]:
         """The best ``k`` leaves of all, scored exactly, in bounded chunks of users and leaves."""
         n_leaves = len(self.catalogue.leaves()[0]) - 1
         if self.trie_softmax is not None:
             tables = self._node_tables(self.trie_softmax)
-            for some in hidden.split(max(1, _SCORES_AT_ONCE // (4 * n_leaves))):
+            at_once = max(1, _SCORES_AT_ONCE // (4 * n_leaves))
+            for some, of_some in _in_parts(hidden, available, at_once):
                 scores = self.trie_softmax.leaf_log_probs(
                     self.codebook, tables, some, _SCORES_AT_ONCE
                 )
+                if of_some is not None:
+                    scores = torch.where(of_some.leaves(0, n_leaves), scores, -torch.inf)
                 scores, leaves = scores.topk(min(k, n_leaves), dim=1)
-                yield Beams(leaves, scores)
+                yield _without_dead(Beams(leaves, scores))
             return
         sizes = self.catalogue.sizes
         pairs = sizes[0] + sum(a * b for a, b in itertools.pairwise(sizes))
-        for some in hidden.split(max(1, _SCORES_AT_ONCE // pairs)):
-            yield self._best_of_pairs(self.codebook.pair_log_probs(some), k)
+        for some, of_some in _in_parts(hidden, available, max(1, _SCORES_AT_ONCE // pairs)):
+            yield self._best_of_pairs(self.codebook.pair_log_probs(some), k, of_some)
 
-    def _best_of_pairs(self, tables: list[Tensor], k: int) -> Beams:
+    def _best_of_pairs(self, tables: list[Tensor], k: int, available: Available | None) -> Beams:
         first, leaf_items = self.catalogue.leaves()
         codes = self.catalogue.codes[leaf_items[first[:-1]]]  # (n_leaves, L)
         flat = [table.flatten(1) for table in tables]
@@ -295,12 +311,29 @@ class IntRR(Generator):
             for level in range(1, self.catalogue.n_levels):
                 pair = some[:, level - 1] * self.catalogue.sizes[level] + some[:, level]
                 scores += flat[level][:, pair]
+            if available is not None:
+                alive = available.leaves(start, start + len(some))
+                scores = torch.where(alive, scores, -torch.inf)
             leaves = torch.arange(start, start + len(some), device=scores.device)
             scores = torch.cat([best.scores, scores], dim=1)
             leaves = torch.cat([best.leaves, leaves.expand(len(scores), -1)], dim=1)
             scores, chosen = scores.topk(min(k, scores.shape[1]), dim=1)
             best = Beams(leaves.gather(1, chosen), scores)
-        return best
+        return _without_dead(best)
+
+
+def _in_parts(
+    hidden: Tensor, available: Available | None, at_once: int
+) -> Iterator[tuple[Tensor, Available | None]]:
+    """``hidden`` (B, width) and what is available, some rows at a time."""
+    for start in range(0, max(1, len(hidden)), at_once):
+        rows = slice(start, start + at_once)
+        yield hidden[rows], None if available is None else available.rows(rows)
+
+
+def _without_dead(beams: Beams) -> Beams:
+    """Leaf 0 in the places where nothing is."""
+    return Beams(torch.where(beams.scores > -torch.inf, beams.leaves, 0), beams.scores)
 
 
 class _Scorer:

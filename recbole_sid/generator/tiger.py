@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_sid.generator.availability import Available
 from recbole_sid.generator.base import Generator, require_window_targets
 from recbole_sid.generator.beam import Ranked, beam_search, rank_items
 from recbole_sid.generator.catalogue import Catalogue
@@ -192,11 +193,18 @@ class Tiger(Generator):
         return self._cross_entropy(hidden[:, 0], targets)
 
     def rank(
-        self, users: Tensor, history: Tensor, lengths: Tensor, k: int, beam_size: int
+        self,
+        users: Tensor,
+        history: Tensor,
+        lengths: Tensor,
+        k: int,
+        beam_size: int,
+        available: Available | None = None,
     ) -> Ranked:
         decoder = _BeamDecoder(self, self._history(users, history, lengths), len(users))
-        beams = beam_search(decoder, self.catalogue, beam_size, self.settings.softmax)
-        return rank_items(beams, self.catalogue, k)
+        softmax = self.settings.softmax
+        beams = beam_search(decoder, self.catalogue, beam_size, softmax, available)
+        return rank_items(beams, self.catalogue, k, available)
 
     def log_likelihood(
         self, users: Tensor, history: Tensor, lengths: Tensor, items: Tensor

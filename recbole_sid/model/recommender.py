@@ -14,11 +14,12 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import Tensor
 
+from recbole_sid.generator.availability import Available
 from recbole_sid.generator.base import Generator
 from recbole_sid.generator.beam import Ranked
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.items.pairs import Interactions
-from recbole_sid.model.exclusion import leave_out
+from recbole_sid.model.ranking import rank_histories
 from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.tokenizer.pipeline import item_vectors, semantic_ids
 
@@ -104,13 +105,19 @@ class SIDRecommender(SequentialRecommender):
         items = interaction[self.ITEM_ID][:, None]
         return self.generator.log_likelihood(*self.history(interaction), items)[:, 0]
 
-    def rank(self, interaction: Interaction, k: int, excluded: Tensor | None = None) -> Ranked:
+    def rank(
+        self,
+        interaction: Interaction,
+        k: int,
+        excluded: Tensor | None = None,
+        available: Available | None = None,
+    ) -> Ranked:
         """The ``k`` best items of each row; no users x items matrix is made.
 
         Args:
-            excluded: as in :meth:`rank_histories`.
+            excluded, available: as in :func:`recbole_sid.model.ranking.rank_histories`.
         """
-        return self.rank_histories(*self.history(interaction), k, excluded)
+        return self.rank_histories(*self.history(interaction), k, excluded, available)
 
     def rank_histories(
         self,
@@ -119,37 +126,12 @@ class SIDRecommender(SequentialRecommender):
         lengths: Tensor,
         k: int,
         excluded: Tensor | None = None,
+        available: Available | None = None,
     ) -> Ranked:
-        """The ``k`` best items of each user, without the items that are ``excluded``.
-
-        The search is widened by a row's number of excluded items, rounded up to whole windows, so
-        that ``k`` others remain. Rows of one width are searched together: a row's list does not
-        depend on the other rows of its batch.
-
-        Args:
-            users: (B,).
-            history: (B, T), left aligned, 0 on the right.
-            lengths: (B,).
-            excluded: (B, E) from :func:`distinct_items`; None excludes nothing.
-        """
-        if excluded is None:
-            return self.generator.rank(users, history, lengths, k, self.beam_size)
-        catalogue = self.generator.catalogue
-        n_excluded = (excluded > 0).sum(dim=1)
-        window = self.max_seq_length
-        extra = (n_excluded + window - 1) // window * window  # (B,)
-        order = []
-        parts = []
-        for more in extra.unique().tolist():
-            rows = (extra == more).nonzero()[:, 0]
-            width = min(k + more, catalogue.n_items)
-            ranked = self.generator.rank(
-                users[rows], history[rows], lengths[rows], width, self.beam_size + more
-            )
-            parts.append(leave_out(ranked, excluded[rows], k, catalogue))
-            order.append(rows)
-        back = torch.cat(order).argsort()
-        return Ranked(*(torch.cat(field)[back] for field in zip(*parts, strict=True)))
+        """:func:`recbole_sid.model.ranking.rank_histories` with the model's ``beam_size``."""
+        return rank_histories(
+            self.generator, users, history, lengths, k, self.beam_size, excluded, available
+        )
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """Scores of all items, (B * n_items,), for RecBole's own trainer and case study.

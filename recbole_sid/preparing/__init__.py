@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import os
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -74,8 +75,7 @@ def prepare(
     there = [str(path) for path in paths.values() if path.exists()]
     if there and not overwrite:
         raise InputError(f"'{there[0]}' exists: --overwrite replaces it, or choose another --name")
-    if (target.exists() or Path(output).exists()) and not Path(output).is_dir():
-        raise InputError(f"'{output}' is a file, but --output must be a folder")
+    _check_writable(target)
     if importlib.util.find_spec("duckdb") is None:
         raise InputError('prepare needs duckdb: pip install "recbole-sid[prepare]"')
     from recbole_sid.preparing.store import open_store
@@ -85,8 +85,20 @@ def prepare(
         report = _read(store, settings)
         year = None if preset in (None, "taobao") else str(preset).removeprefix("amazon-")
         report = {"name": name, "preset": preset, **report}
-        _write(store, settings, name, paths, report, None if year is None else (year, default))
+        try:
+            _write(store, settings, name, paths, report, None if year is None else (year, default))
+        except OSError as error:
+            raise InputError(f"'{target}' cannot be written: {error}") from error
     return {"folder": str(target), **report}
+
+
+def _check_writable(folder: Path) -> None:
+    """Whatever of ``folder`` is there already is a folder that takes files."""
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise InputError(f"'{there}' is a file, but --output must be a folder: name another one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"no files may be written in '{there}': name another --output")
 
 
 def _settings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,10 @@ from recbole_sid.preparing.sources import Block, read_blocks
 from recbole_sid.preparing.store import Counter, Store
 from recbole_sid.preparing.values import BadValueError, id_text, sql_id_problem, value_text
 
+logger = logging.getLogger("recbole_sid")
+
 LAST_SECOND = 253_402_300_799  # of the year 9999
+YEAR_1980, YEAR_2100 = 315_532_800, 4_102_444_800  # their first seconds
 
 
 def read_events(store: Store, source: EventSource, columns: EventColumns) -> dict[str, Any]:
@@ -77,8 +81,31 @@ def read_events(store: Store, source: EventSource, columns: EventColumns) -> dic
             f"none of the {n_rows:,} events is of a type in 'events.keep': {source.keep}. Types "
             f"in the log: {dict(sorted(types.items()))}"
         )
+    _say_odd_times(store, source.time_format, columns)
     by_type = dict(sorted(types.items())) if columns.event is not None else {}
     return {"rows": n_rows, "rejected": reasons, "types": by_type, "kept": kept}
+
+
+def _say_odd_times(store: Store, form: str, columns: EventColumns) -> None:
+    """Times that are possible, but tell of another unit."""
+    if columns.time is None:
+        return
+    last = store.one("SELECT max(us) FROM events")
+    if form == "milliseconds" and last < YEAR_1980 * 1_000_000:
+        logger.warning(
+            "All events come before the year 1980 as milliseconds: if '%s' holds seconds, set "
+            "events.time_format to seconds",
+            columns.time,
+        )
+    late = store.one("SELECT count(*) FROM events WHERE us >= ?", [YEAR_2100 * 1_000_000])
+    if late:
+        logger.warning(
+            "%s of the events come after the year 2099: are the times in '%s' as "
+            "events.time_format says (%s)?",
+            f"{late:,}",
+            columns.time,
+            form,
+        )
 
 
 def _insert(

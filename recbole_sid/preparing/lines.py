@@ -61,6 +61,11 @@ class Lines:
         if self.number == 1:
             if raw.startswith(_UTF_16):
                 raise InputError(f"'{self.path}' is UTF-16: convert it to UTF-8")
+            if b"\r" in raw.rstrip(b"\r\n") and b"\n" not in raw:
+                raise InputError(
+                    f"'{self.path}' ends its lines by a carriage return alone: convert these to "
+                    "line feeds"
+                )
             raw = raw.removeprefix(b"\xef\xbb\xbf")
         if len(raw) == LONGEST_LINE:
             raise InputError(

@@ -60,6 +60,8 @@ def find_files(files: str | list[str], key: str) -> list[str]:
         # A file whose own name holds brackets is no pattern.
         hits = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern, recursive=True))
         hits = [hit for hit in hits if Path(hit).is_file()]
+        if Path(pattern).is_dir():
+            raise InputError(f"'{key}': '{pattern}' is a folder. Name its files: '{pattern}/*'")
         if not hits:
             raise InputError(f"'{key}': there is no file '{pattern}'")
         found += hits
@@ -149,6 +151,11 @@ def _separated(
                 continue
             if lines.spoiled is not None:
                 report(file, start, lines.mend() or "", ",".join(row))
+            elif start == 1 and [name.strip() for name in row] == source.header:
+                raise InputError(
+                    f"'{file}', line 1 holds the names of the columns: leave the setting 'header' "
+                    "out, which is for files without them"
+                )
             elif len(row) == width:
                 row.append("")
                 block.lines.append(start)
@@ -169,7 +176,10 @@ def _header(file: str, reader: Iterator[list[str]], lines: Lines) -> list[str] |
     except csv.Error as error:
         raise InputError(f"'{file}', line 1: no row of column names: {error}") from error
     if reason := lines.mend():
-        raise InputError(f"'{file}': the row of column names is {reason}; set the encoding")
+        raise InputError(
+            f"'{file}', line 1, the names of the columns: {reason}. Set the encoding, or convert "
+            "the file to UTF-8 text"
+        )
     return None if names is None else [name.strip() for name in names]
 
 
@@ -187,7 +197,7 @@ def _objects(
     file: str, form: str, encoding: str, wanted: list[str], keys: _Keys, report: Report
 ) -> Iterator[Block]:
     """One object a line: JSON, or Python literals, which are parsed and never evaluated."""
-    parse = json.loads if form == "jsonl" else ast.literal_eval
+    parse = _json if form == "jsonl" else ast.literal_eval
     block = Block(file, [], [])
     with Lines(file, encoding) as lines:
         for line in lines:
@@ -203,6 +213,9 @@ def _objects(
                 )
             try:
                 row = parse(text)
+            except _RepeatedKeyError:
+                report(file, lines.number, "a key that an object has twice", text)
+                continue
             except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
                 report(file, lines.number, f"not {_CALLED[form]}", text)
                 continue
@@ -222,6 +235,18 @@ def _objects(
         yield block
 
 
+class _RepeatedKeyError(Exception):
+    """An object has a key twice: which of its values counts is not said."""
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _RepeatedKeyError
+    return found
+
+
+_json = json.JSONDecoder(object_pairs_hook=_distinct).decode
 _CALLED = {"jsonl": "JSON", "literals": "a Python literal"}
 
 
@@ -273,7 +298,8 @@ def _parquet(
         while block := rows.fetchmany(PARQUET_BLOCK):
             yield Block(file, [row[-1] + 1 for row in block], [row[:-1] for row in block])
     except duckdb.Error as error:
-        raise InputError(f"'{file}' cannot be read as Parquet: {error}") from error
+        reason = str(error).splitlines()[0]
+        raise InputError(f"'{file}' cannot be read as Parquet: {reason}") from error
     finally:
         cursor.close()
 

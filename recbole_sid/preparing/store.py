@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ SHOWN = 10
 TEXT_SHOWN = 200  # characters of a row in the file of rejected rows
 LINES_LOGGED = 1_000_000
 FETCHED = 100_000
+_MEMORY = re.compile(r"\d+(\.\d+)? ?[kmgt]i?b", re.IGNORECASE)
 
 
 class Store:
@@ -110,6 +112,9 @@ def open_store(memory_limit: str, temp_folder: Path | None, strict: bool) -> Ite
         memory_limit: what DuckDB may take before it spills to disk, such as ``1GB``.
         temp_folder: where the folder is made; the system's place for such files by default.
     """
+    remedy = "is not understood: write it as 500MB or 2GB"
+    if not _MEMORY.fullmatch(memory_limit):
+        raise InputError(f"--memory_limit {memory_limit!r} {remedy}")
     if temp_folder is not None and not temp_folder.is_dir():
         raise InputError(f"--temp_folder: there is no folder '{temp_folder}'")
     with tempfile.TemporaryDirectory(prefix="prepare-", dir=temp_folder) as folder:
@@ -119,9 +124,7 @@ def open_store(memory_limit: str, temp_folder: Path | None, strict: bool) -> Ite
                 config={"memory_limit": memory_limit, "temp_directory": folder},
             )
         except duckdb.Error as error:
-            raise InputError(
-                f"--memory_limit {memory_limit!r} is not understood: write it as 500MB or 2GB"
-            ) from error
+            raise InputError(f"--memory_limit {memory_limit!r} {remedy}") from error
         try:
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute("SET enable_progress_bar = false")

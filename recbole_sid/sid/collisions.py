@@ -19,13 +19,18 @@ def needs_space(rule: str) -> bool:
 
 
 def apply_collision(
-    sids: SemanticIDs, rule: str, space: CodeSpace | None = None, capacity: int = 1
+    sids: SemanticIDs,
+    rule: str,
+    space: CodeSpace | None = None,
+    capacity: int = 1,
+    headroom: int = 0,
 ) -> SemanticIDs:
     """Apply the collision rule to a table of base codes.
 
     "dedup" appends a level: the running number, from 0, of an item among the items with its SID,
     in the order of raw tokens, so that the digit does not depend on the order of rows. Every item
-    has the digit, those alone with their SID too. The level is as large as the largest group.
+    has the digit, those alone with their SID too. The level is as large as the largest group and
+    ``headroom`` together.
     "none" leaves the table as it is: items may share a SID. "reassign_last" and "nearest_free" move
     items to other codes, see ``reassign``.
 
@@ -36,10 +41,11 @@ def apply_collision(
         rule: one of the four.
         space: what other codes cost, rows as in ``sids``; only rules that move items read it.
         capacity: items that a SID may hold under "nearest_free".
+        headroom: unused dedup digits, for items that are appended later (see ``append``).
 
     Raises:
         InputError: an unknown rule, another one than has been applied already, a capacity below 1,
-            or items that cannot be moved (see ``reassign``).
+            a headroom below 0, or items that cannot be moved (see ``reassign``).
     """
     if rule not in COLLISION_RULES:
         raise InputError(
@@ -48,6 +54,8 @@ def apply_collision(
         )
     if capacity < 1:
         raise InputError(f"setting 'collision_capacity' is {capacity}, but must be at least 1")
+    if headroom < 0:
+        raise InputError(f"setting 'collision_headroom' is {headroom}, but must be at least 0")
     if sids.collision == rule:
         return sids
     if sids.collision != "none":
@@ -61,7 +69,7 @@ def apply_collision(
     return replace(
         sids,
         codes=np.column_stack([sids.codes, digits]),  # (n, L + 1)
-        sizes=(*sids.sizes, int(digits.max()) + 1),
+        sizes=(*sids.sizes, int(digits.max()) + 1 + headroom),
         collision="dedup",
     )
 

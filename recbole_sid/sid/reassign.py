@@ -78,7 +78,7 @@ def reassign(sids: SemanticIDs, rule: str, space: CodeSpace | None, capacity: in
         )
     order = sids.token_order
     before = sids.codes[order]  # (n, L)
-    table = _Table(space or EqualCosts(sids.sizes), order, before.copy(), sids.sizes, capacity)
+    table = Table(space or EqualCosts(sids.sizes), order, before.copy(), sids.sizes, capacity)
     # Threads add float32 numbers in the order they finish in: one thread is reproducible.
     with threadpool_limits(1):
         movers = table.beyond_capacity()
@@ -110,7 +110,7 @@ def reassign(sids: SemanticIDs, rule: str, space: CodeSpace | None, capacity: in
 
 
 @dataclass
-class _Table:
+class Table:
     """A table on its way from the codes of the tokenizer to codes without too many items.
 
     Attributes:
@@ -135,7 +135,7 @@ class _Table:
         sid = groups.of_item(length)[crowd]
         cost = self.costs.prefix_costs(self.rows[crowd], self.codes[crowd])
         by_cost = np.lexsort((cost, sid))
-        beyond = _places(sid[by_cost]) >= self.capacity
+        beyond = places(sid[by_cost]) >= self.capacity
         return np.sort(crowd[by_cost[beyond]])
 
     def make_room(self, movers: np.ndarray) -> None:
@@ -157,7 +157,7 @@ class _Table:
             cost = self.costs.prefix_costs(self.rows[candidates], prefixes)
             # Furthest first; of equals the last raw token.
             by_cost = np.lexsort((candidates, cost, node[candidates]))[::-1]
-            leaves = _places(node[candidates[by_cost]]) < excess[node[candidates[by_cost]]]
+            leaves = places(node[candidates[by_cost]]) < excess[node[candidates[by_cost]]]
             leaving = np.sort(candidates[by_cost[leaves]])
             self.settle(leaving, level, limit)
             for later in range(level + 1, n_levels):
@@ -234,7 +234,7 @@ def nearest_with_room(costs: np.ndarray, family: np.ndarray, room: np.ndarray) -
         choice[asking] = costs[asking].argmin(axis=1)
         place = family[undecided] * n_codes + choice[undecided]
         by_cost = np.lexsort((costs[undecided, choice[undecided]], place))
-        refused = _places(place[by_cost]) >= room.ravel()[place[by_cost]]
+        refused = places(place[by_cost]) >= room.ravel()[place[by_cost]]
         asking = np.sort(undecided[by_cost[refused]])
         costs[asking, choice[asking]] = np.inf
         # A family that refused nobody is done.
@@ -244,7 +244,7 @@ def nearest_with_room(costs: np.ndarray, family: np.ndarray, room: np.ndarray) -
     return choice
 
 
-def _places(groups: np.ndarray) -> np.ndarray:
+def places(groups: np.ndarray) -> np.ndarray:
     """The place of each element of ``groups`` (m,) in its run of equal values, from 0: (m,)."""
     starts = np.flatnonzero(np.diff(groups, prepend=groups[:1] - 1))
     return np.arange(len(groups)) - np.repeat(starts, np.diff(starts, append=len(groups)))

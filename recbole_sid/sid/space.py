@@ -114,6 +114,11 @@ class CodeSpace:
                 costs[part] -= (self.latents[rows[part], level] * chosen).sum(axis=1)
         return costs
 
+    def spread(self, codes: np.ndarray) -> dict[str, float]:
+        """``mean`` and ``std`` over all items of what they pay for their ``codes`` (n, L)."""
+        costs = self.prefix_costs(np.arange(self.n_items), codes).astype(np.float64)
+        return {"mean": float(costs.mean()), "std": float(costs.std())}
+
     def taken(self, rows: np.ndarray | Sequence[int]) -> CodeSpace:
         """The space of the items at ``rows``, in that order."""
         return replace(self, latents=self.latents[np.asarray(rows)])

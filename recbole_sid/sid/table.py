@@ -183,7 +183,7 @@ class SemanticIDs:
                 "collision is 'dedup', but there is one level: the dedup digit needs a level "
                 "before it; use collision: none"
             )
-        capacity = self._capacity()
+        capacity = self.capacity
         crowded = self.groups.sizes(self.n_levels) > capacity
         if crowded.any():
             first = self.groups.starts[-1][np.argmax(crowded)]
@@ -195,7 +195,8 @@ class SemanticIDs:
                 "none, or give each its own"
             )
 
-    def _capacity(self) -> int:
+    @property
+    def capacity(self) -> int:
         """How many items may have one SID under a rule other than "none"."""
         report = self.provenance.get("collision")
         if self.collision != "nearest_free" or not isinstance(report, dict):

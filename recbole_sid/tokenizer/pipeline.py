@@ -76,8 +76,13 @@ def semantic_ids(
     if tokenizer.needs_pairs:
         items = replace(items, pairs=pairs_of(config, items, training()))
     fitted = fitted_codes(config, tokenizer, items)
+    rule = config.run
     sids = apply_collision(
-        fitted.base, config.run.collision, fitted.space, config.run.collision_capacity
+        fitted.base,
+        rule.collision,
+        fitted.space,
+        rule.collision_capacity,
+        rule.collision_headroom,
     )
     logger.info("Stage 1: %s", describe(sids))
     return Stage1(sids, fitted.embeddings, fitted.weights)
@@ -130,6 +135,8 @@ def fitted_codes(config: Config, tokenizer: Tokenizer, items: Items) -> Fitted:
             "report": made.report,
             "beside": [name for name, extra in extras.items() if extra is not None],
         }
+        if made.space is not None:
+            provenance["code_costs"] = made.space.spread(made.codes)
         base = SemanticIDs(items.tokens, made.codes, made.sizes, "none", provenance)
         fitted = Fitted(base, made.space, made.embeddings, made.weights)
         if path is not None:
