@@ -3,12 +3,13 @@
 Usage: python benchmarks/assign_rate.py [--tokenizer=unisid] [--items=60000] [--fitted=2000]
        [--backbone=minilm]
 
-The ads are generated text. The tokenizer is fitted on a few of them, for one epoch: the rate does
-not depend on how well. Then processes of their own assign codes to a quarter, to half and to all of
-the others. Memory counts from the moment before ``assign``, when model libraries, ads and item
-vectors are there; the result grows with the ads (mostly its code space) and is subtracted. Texts
-are made into vectors, or for ``unisid`` into token ids, outside of the clock as well, and that has
-a column of its own; what ``unisid`` spends on token ids inside of ``assign`` is subtracted.
+The ads are those of ``make-ads``. The tokenizer is fitted on a few of them, for one epoch: the rate
+does not depend on how well. Then processes of their own assign codes to a quarter, to half and to
+all of the others. Memory counts from the moment before ``assign``, when model libraries, ads and
+item vectors are there; the result grows with the ads (mostly its code space) and is subtracted.
+Texts are made into vectors, or for ``unisid`` into token ids, outside of the clock as well, and
+that has a column of its own; what ``unisid`` spends on token ids inside of ``assign`` is
+subtracted.
 
 Linux only: the peak of memory is reset through /proc.
 """
@@ -28,6 +29,8 @@ import numpy as np
 import torch
 
 from recbole_sid import registry
+from recbole_sid.ads.catalogue import make_catalogue
+from recbole_sid.ads.texts import SEPARATOR, feed_rows
 from recbole_sid.items.encoder import EncoderSettings, encode
 from recbole_sid.items.pairs import ItemPairs
 from recbole_sid.items.source import ItemSource, settings_of
@@ -40,36 +43,30 @@ from recbole_sid.tokenizer.base import BaseCodes, Items, Tokenizer
 from recbole_sid.tokenizer.stored_weights import StoredWeights, save_tokenizer_weights
 
 CPU = torch.device("cpu")
-GOODS = ("serum", "lipstick", "kettle", "sandals", "backpack", "lamp", "blender", "headphones")
-KINDS = ("beauty, skin", "beauty, make-up", "home, kitchen", "fashion, shoes")
-TEXT = "new,original,gentle,light,daily,travel,deluxe,classic,fresh,bright,soft,steel,cotton,rose"
-TEXT += ",mint,large,small,pack of two,with a gift,for the skin,home,office,summer,organic,wireless"
-PHRASES = TEXT.split(",")
+DAYS = 60  # of the world; what ads say does not depend on it
 
 
 def ads(n_items: int, seed: int) -> ItemSource:
-    """Ads of 6 to 31 words or phrases, with a category."""
-    rng = np.random.RandomState(seed)
-    sizes = rng.randint(5, 31, size=n_items)
-    kinds = rng.randint(len(GOODS), size=n_items)
-    titles = [
-        f"{GOODS[kind]} {' '.join(PHRASES[word] for word in rng.randint(len(PHRASES), size=size))}"
-        for kind, size in zip(kinds.tolist(), sizes.tolist(), strict=True)
-    ]
+    """Synthetic ads, such as ``make-ads`` makes."""
+    rng = np.random.default_rng(seed)
+    frame = feed_rows(make_catalogue(n_items, DAYS, rng), np.arange(n_items), rng)
     values: dict[str, Any] = {}
     for name in ("items", "schema"):
         values |= read_yaml(resource_dir("properties") / f"{name}.yaml")
-    values |= {"item_category_field": "kind", "item_category_format": "separator"}
+    values |= {"item_text_fields": ["headline", "body"], "item_category_field": "category"}
+    values |= {"item_category_format": "separator", "item_category_separator": SEPARATOR}
     fields, schema, _, summary = settings_of(values)
-    columns = {"title": tuple(titles), "kind": tuple(KINDS[kind // 2] for kind in kinds.tolist())}
-    tokens = tuple(f"ad{seed}-{row}" for row in range(n_items))
+    columns = {name: tuple(frame[name]) for name in ("headline", "body", "category")}
+    tokens = tuple(f"{seed}-{token}" for token in frame["ad_id"])
     return ItemSource(ItemTable(tokens, columns), None, fields, schema, summary)
 
 
 def vectors(source: ItemSource) -> np.ndarray:
     settings = build(EncoderSettings, read_yaml(resource_dir("properties") / "items.yaml"))
+    columns = source.table.columns
+    texts = [". ".join(both) for both in zip(columns["headline"], columns["body"], strict=True)]
     with tempfile.TemporaryDirectory() as cache:
-        return encode(source.table.columns["title"], settings, Path(cache), CPU, progress=True)
+        return encode(texts, settings, Path(cache), CPU, progress=True)
 
 
 def tokenizer_of(given: argparse.Namespace) -> Tokenizer:

@@ -27,6 +27,7 @@ from recbole_sid.items.prompt import Prompt, PromptSettings
 from recbole_sid.items.source import needed_columns, settings_of
 from recbole_sid.items.table import ItemFields
 from recbole_sid.items.vectors import VectorSettings
+from recbole_sid.model.behaviour import BehaviourSettings
 from recbole_sid.parsing import read_yaml
 from recbole_sid.registry import ComponentSpec, components
 from recbole_sid.resources import resource_dir
@@ -88,7 +89,7 @@ def check_keys(given: Iterable[str], known: Iterable[str], used: Iterable[Compon
     Args:
         given: keys of the user's files, dictionary and command line.
         known: keys that have a default, and RecBole's own.
-        used: the tokenizer and generator of this run.
+        used: the tokenizer of this run, and its generator or the model that has none.
 
     Raises:
         InputError: a key belongs to another component, or to nothing; the nearest key is named.
@@ -99,10 +100,14 @@ def check_keys(given: Iterable[str], known: Iterable[str], used: Iterable[Compon
     for key in given:
         if key not in own and (owners := owners_of(key)):
             kind = owners[0].kind
-            names = " or ".join(f"'{spec.name}'" for spec in owners)
+            names = " or ".join(f"'{spec.name}'" for spec in owners if spec.kind == kind)
+            problem, choice = "which is not run here", f", or choose --{kind}={owners[0].name}"
+            if kind in in_use:
+                problem = f"not to '{in_use[kind].name}'"
+            elif kind == "generator":
+                problem, choice = f"and '{in_use['model'].name}' has none", ""
             raise InputError(
-                f"setting '{key}' belongs to {kind} {names}, not to '{in_use[kind].name}': remove "
-                f"it, or choose --{kind}={owners[0].name}"
+                f"setting '{key}' belongs to {kind} {names}, {problem}: remove it{choice}"
             )
         if key not in known:
             raise InputError(f"unknown setting '{key}'.{did_you_mean(key, known)}")
@@ -169,7 +174,7 @@ def check_metrics(settings: Settings, ours: bool) -> None:
         ours: whether the model generates its list, so that most items have no score.
     """
     columns = measured(settings, ours)
-    _check_exclusion(settings, ours)
+    _check_filters(settings, ours)
     shared = settings["collision"] == "none" or (
         settings["collision"] == "nearest_free" and settings["collision_capacity"] != 1
     )
@@ -238,22 +243,32 @@ def measured(settings: Settings, ours: bool) -> list[str]:
     return columns
 
 
-def _check_exclusion(settings: Settings, ours: bool) -> None:
-    on = settings.get("exclude_history", False)
-    require(isinstance(on, bool), "exclude_history", on, "true or false")
-    if not on:
-        return
-    if not ours:
-        raise InputError(
-            "setting 'exclude_history' is True, but the model is RecBole's: its general models "
-            "leave the history out always, its sequential ones cannot. Set it to False, or choose "
-            "a model of recbole_sid"
-        )
-    if any(mode != "full" for mode in _modes(settings)):
-        raise InputError(
-            f"setting 'exclude_history' is True, but 'eval_args: mode' is {_modes(settings)}: "
-            "RecBole itself draws the items of a sampled list. Use mode: full"
-        )
+def _check_filters(settings: Settings, ours: bool) -> None:
+    for key in ("exclude_history", "filter_unavailable"):
+        on = settings.get(key, False)
+        require(isinstance(on, bool), key, on, "true or false")
+    for key, off, of_recbole in (
+        (
+            "exclude_history",
+            "False",
+            "its general models leave the history out always, its sequential ones cannot",
+        ),
+        ("filter_unavailable", "False", "it ranks all items"),
+        ("allowed_items", "empty (~)", "it ranks all items"),
+    ):
+        value = settings.get(key)
+        if value in (None, False):
+            continue
+        if not ours:
+            raise InputError(
+                f"setting '{key}' is {value!r}, but the model is RecBole's: {of_recbole}. Set it "
+                f"to {off}, or choose a model of recbole_sid"
+            )
+        if any(mode != "full" for mode in _modes(settings)):
+            raise InputError(
+                f"setting '{key}' is {value!r}, but 'eval_args: mode' is {_modes(settings)}: "
+                "RecBole itself draws the items of a sampled list. Use mode: full"
+            )
 
 
 def _listed(value: Any, kind: type) -> Any:
@@ -316,6 +331,7 @@ def check_items(settings: Settings, tokenizer: Any) -> None:
     prompt = Prompt(build(PromptSettings, settings).prompt_template, fields)
     build(EncoderSettings, settings)
     build(PairSettings, settings)
+    build(BehaviourSettings, settings, "behaviour_")
     parts = settings_of(settings)
     own = build(VectorSettings, settings)
     files = ["item_embedding_file", "item_embedding_ids"]

@@ -35,6 +35,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from recbole_sid import registry
 from recbole_sid.errors import InputError, did_you_mean
+from recbole_sid.splitting import parse_times, split_at
 from recbole_sid.versions import check_versions
 
 __all__ = [
@@ -127,14 +128,16 @@ def create_dataset(config: Any) -> Any:
     Files are read as :func:`texts_as_written`. RecBole also reads the pickle
     ``{checkpoint_dir}/{dataset}-{class}.pth`` whenever that file exists, and a pickle runs code
     (recbole/data/utils.py:52-58). Here a pickle is read only when ``dataset_save_path`` names it.
-    ``save_dataset`` writes into the checkpoint folder as before.
+    ``save_dataset`` writes into the checkpoint folder as before. Under ``split_times`` the dataset
+    splits itself at these times (:mod:`recbole_sid.splitting`).
     """
     _warn_about_pickle(config, "dataset_save_path")
     with _empty_checkpoint_dir(config, "save_dataset"), texts_as_written():
         dataset = recbole.data.utils.create_dataset(config)
     if config["save_dataset"]:
         dataset.save()
-    return dataset
+    times = parse_times(config["split_times"])
+    return dataset if times is None else split_at(dataset, times)
 
 
 def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:

@@ -4,7 +4,9 @@ Precedence, lowest first: RecBole's overall.yaml; for RecBole's models their yam
 of the dataset; for our models overall.yaml, items.yaml and the yaml of the tokenizer, the generator
 and the model; our yaml of the dataset; RecBole's choice by kind of model (sequential.yaml …); the
 user's files; the dictionary; the command line. RecBole's yaml of the dataset stands below ours,
-since its generic one (sample.yaml) would otherwise set a model's MAX_ITEM_LIST_LENGTH.
+since its generic one (sample.yaml) would otherwise set a model's MAX_ITEM_LIST_LENGTH. For our
+models of click prediction RecBole's choice by kind, which is a split for ranking, stands below ours
+too.
 """
 
 from __future__ import annotations
@@ -30,11 +32,14 @@ from recbole_sid.errors import InputError
 from recbole_sid.measures.report_settings import ReportSettings
 from recbole_sid.measures.retrieval import RetrievalSettings
 from recbole_sid.measures.settings import MeasureSettings
+from recbole_sid.model.filters import check_filters
 from recbole_sid.parsing import YamlLoader, parse_command_line, parse_value, read_yaml
 from recbole_sid.resources import resource_dir
+from recbole_sid.splitting import parse_times, replaced_arguments
 
-# Settings that name a file which stage 1 reads.
+# Settings that name a file which a run reads besides those of the data set.
 INPUT_FILES = (
+    "allowed_items",
     "sid_file",
     "item_embedding_file",
     "item_embedding_ids",
@@ -91,6 +96,19 @@ _COMMAND_OF = {
 }
 # Settings that belong to one start of a run and are not written into its folder.
 _OF_ONE_START = frozenset(["output", "resume", "overwrite"])
+# Settings of overall.yaml that are about generated lists and the training of a generator.
+_OF_GENERATORS = frozenset(
+    [
+        "lr_schedule",
+        "warmup_steps",
+        "precision",
+        "exclude_history",
+        "available_from_field",
+        "available_until_field",
+        "filter_unavailable",
+        "allowed_items",
+    ]
+)
 MAX_HEADROOM = 4096
 
 
@@ -105,8 +123,10 @@ class RunSettings:
     collision: Literal["dedup", "none", "reassign_last", "nearest_free"]
     collision_capacity: int
     collision_headroom: int
+    split_times: Any
 
     def __post_init__(self) -> None:
+        parse_times(self.split_times)
         capacity, headroom = self.collision_capacity, self.collision_headroom
         settings.require(capacity >= 1, "collision_capacity", capacity, "at least 1")
         settings.require(
@@ -193,8 +213,14 @@ class Config(recbole.config.Config):
 
     @property
     def generator_spec(self) -> registry.ComponentSpec:
-        """The generator of stage 2; only our models have one."""
+        """The generator of stage 2; our models have one, but for those of click prediction."""
         return registry.generator(self.final_config_dict["generator"])
+
+    @property
+    def stage_2_spec(self) -> registry.ComponentSpec:
+        """What stage 2 trains: the generator, or the model itself where it has none."""
+        spec = self.model_spec
+        return self.generator_spec if spec is None or spec.own is None else spec.own
 
     @property
     def tokenizer_settings(self) -> Any:
@@ -205,7 +231,12 @@ class Config(recbole.config.Config):
     @property
     def generator_settings(self) -> Any:
         """The generator's ``Settings``, checked."""
-        spec = self.generator_spec
+        return self.stage_2_settings
+
+    @property
+    def stage_2_settings(self) -> Any:
+        """The ``Settings`` of ``stage_2_spec``, checked."""
+        spec = self.stage_2_spec
         return settings.build(spec.cls.Settings, self.final_config_dict, spec.prefix)
 
     @property
@@ -314,24 +345,29 @@ class Config(recbole.config.Config):
             components: list[dict[str, Any]] = []
         else:
             folder = resource_dir("properties")
-            shared = ["items.yaml", "pairs.yaml", "schema.yaml"]
+            shared = ["items.yaml", "pairs.yaml", "behaviour.yaml", "schema.yaml"]
             if self._measures:
                 shared.append("measures.yaml")
             if self._sid_report:
                 shared.append("sids.yaml")
             general = [overall, *(read_yaml(folder / name) for name in shared)]
+            if spec.own is not None:
+                general[0] = {k: v for k, v in overall.items() if k not in _OF_GENERATORS}
             used, components = self._component_layers(spec)
         ours = resource_dir("dataset_configs") / f"{dataset}.yaml"
         tuned = _in_use(read_yaml(ours), used) if ours.is_file() else {}
+        by_kind = stock("quick_start_config")
+        judges = spec is not None and spec.own is not None
         layers = [
             *stock("properties"),
             *(stock("model") if spec is None else []),
             *stock("dataset"),
+            *(by_kind if judges else []),
             *general,
             *components,
             tuned,
             {"MODEL_TYPE": model_class.type},
-            *stock("quick_start_config"),
+            *([] if judges else by_kind),
         ]
         self.internal_config_dict = {k: v for values in layers for k, v in values.items()}
 
@@ -339,17 +375,20 @@ class Config(recbole.config.Config):
         self, spec: registry.ModelSpec
     ) -> tuple[list[registry.ComponentSpec], list[dict[str, Any]]]:
         """The tokenizer and the generator that are chosen; their defaults, and the model's."""
-        names = {"tokenizer": spec.tokenizer, "generator": spec.generator}
+        names = {"tokenizer": spec.tokenizer}
+        if spec.generator is not None:
+            names["generator"] = spec.generator
         for kind in names:
             names[kind] = self.external_config_dict.get(kind, names[kind])
-        used = [registry.tokenizer(names["tokenizer"]), registry.generator(names["generator"])]
+        used = _chosen(spec, names)
         layers = [dict(component.defaults) for component in used]
         return used, [*layers, _in_use(spec.defaults, used), names]
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         internal, external = self.internal_config_dict, self.external_config_dict
         known = {*internal, *(key for keys in self.parameters.values() for key in keys)}
-        if registry.model(self.model) is None:
+        spec = self.model_spec
+        if spec is None:
             checks.check_stock_keys(external, known)
         else:
             for key in external:
@@ -358,11 +397,12 @@ class Config(recbole.config.Config):
                         f"setting '{key}' belongs to the command {_COMMAND_OF[key]}, and changes "
                         "nothing here: remove it"
                     )
-            used = (
-                registry.tokenizer(internal["tokenizer"]),
-                registry.generator(internal["generator"]),
-            )
-            checks.check_keys(external, known, used)
+                if key in {*_OF_GENERATORS, "generator"} and key not in internal:
+                    raise InputError(
+                        f"setting '{key}' is one of models that generate, and changes nothing for "
+                        f"'{self.model}', which has no generator: remove it"
+                    )
+            checks.check_keys(external, known, _chosen(spec, internal))
         if "checkpoint_dir" in external:
             raise InputError(
                 "setting 'checkpoint_dir' is not used: checkpoints lie in the folder of the run, "
@@ -372,6 +412,8 @@ class Config(recbole.config.Config):
             if not isinstance(internal.get(key), bool):
                 raise InputError(f"setting '{key}' needs a value: --{key}=VALUE")
         final = copy.deepcopy({**internal, **external})
+        if parse_times(final["split_times"]) is not None:
+            final["eval_args"] = replaced_arguments(external, final)
         if (
             final["MODEL_TYPE"] == ModelType.SEQUENTIAL
             and final.get("loss_type") == "CE"
@@ -384,7 +426,8 @@ class Config(recbole.config.Config):
 
     def _set_default_parameters(self) -> None:
         final = self.final_config_dict
-        checks.check_metrics(final, ours=self.model_spec is not None)
+        spec = self.model_spec
+        checks.check_metrics(final, ours=spec is not None and spec.generator is not None)
         self._data_root = final["data_path"]
         with _recbole_complaints():
             super()._set_default_parameters()
@@ -409,12 +452,21 @@ class Config(recbole.config.Config):
         if self._sid_report and self.model_spec is not None:
             settings.build(ReportSettings, final)
         if self.model_spec is not None:
-            settings.build(self.generator_spec.cls.Settings, final, self.generator_spec.prefix)
+            spec = self.stage_2_spec
+            settings.build(spec.cls.Settings, final, spec.prefix)
+            if spec.kind == "generator":
+                check_filters(final)
         if self.model_spec is not None and stage_1:
             settings.build(self.tokenizer_spec.cls.Settings, final, self.tokenizer_spec.prefix)
         checks.check_interactions(final)
         if self.model_spec is not None and stage_1:
             checks.check_items(final, self.tokenizer_spec.cls)
+
+
+def _chosen(spec: registry.ModelSpec, names: Mapping[str, Any]) -> list[registry.ComponentSpec]:
+    """The tokenizer and what stage 2 trains, by the settings ``tokenizer`` and ``generator``."""
+    second = registry.generator(names["generator"]) if spec.own is None else spec.own
+    return [registry.tokenizer(names["tokenizer"]), second]
 
 
 def _in_use(values: Mapping[str, Any], used: Sequence[registry.ComponentSpec]) -> dict[str, Any]:

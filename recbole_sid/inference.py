@@ -15,13 +15,14 @@ from recbole_sid import checks, registry
 from recbole_sid.errors import InputError, did_you_mean, preview
 from recbole_sid.memory import keep_freed_memory
 from recbole_sid.model.exclusion import Spans
+from recbole_sid.model.filters import read_allowed
 from recbole_sid.parsing import read_yaml
 from recbole_sid.quick_start import open_run, require_finished, trainer_class
 from recbole_sid.resources import resource_dir
 from recbole_sid.run_folder import CONFIG, WEIGHTS
 from recbole_sid.serving.bundle import open_bundle
 from recbole_sid.serving.lists import check_list, rank, rows_by_token
-from recbole_sid.serving.rules import item_rules, mask_of, parse_now, read_ids
+from recbole_sid.serving.rules import item_rules, mask_of, parse_now
 from recbole_sid.settings import require
 from recbole_sid.sid.table import SemanticIDs
 
@@ -94,7 +95,7 @@ def recommend(
     require(unknown in UNKNOWN, "unknown", unknown, " or ".join(UNKNOWN))
     whole = batch_size is None or (type(batch_size) is int and batch_size >= 1)
     require(whole, "batch_size", batch_size, "a whole number above 0")
-    allowed_ids = None if allowed_items is None else read_ids(allowed_items)
+    allowed_ids = None if allowed_items is None else read_allowed(allowed_items)
     keep_freed_memory()
     bundle = open_bundle(run_folder)
     beam_size = bundle.beam_size if beam_size is None else beam_size

@@ -25,6 +25,7 @@ from recbole_sid.items.vectors import load_item_vectors, save_item_vectors
 from recbole_sid.logs import RunLog, logging_run
 from recbole_sid.memory import keep_freed_memory, peak_memory_mb
 from recbole_sid.model.recommender import SIDRecommender
+from recbole_sid.ranking.base import ClickModel
 from recbole_sid.settings import build
 from recbole_sid.sid.quality import quality
 from recbole_sid.sid.table import SemanticIDs
@@ -116,10 +117,10 @@ def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
     log.write_to(folder / run_folder.LOG)
     logger.info("%s on %s, run folder %s", config["model"], config["dataset"], folder)
     logger.info(data)
-    if isinstance(recommender, SIDRecommender):
+    if isinstance(recommender, SIDRecommender) and (vectors := recommender.vectors) is not None:
+        save_item_vectors(folder / run_folder.VECTORS, vectors, recommender.sids.tokens)
+    if isinstance(recommender, (SIDRecommender, ClickModel)):
         recommender.sids.save(folder / run_folder.SIDS)
-        if (vectors := recommender.vectors) is not None:
-            save_item_vectors(folder / run_folder.VECTORS, vectors, recommender.sids.tokens)
         if (made := recommender.embeddings) is not None:
             save_item_vectors(folder / run_folder.EMBEDDINGS, made, recommender.sids.tokens)
         if (weights := recommender.tokenizer_weights) is not None:
@@ -151,7 +152,7 @@ def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
         "test_result": _plain(test_result),
         "parameters": n_parameters,
     }
-    if isinstance(recommender, SIDRecommender):
+    if isinstance(recommender, (SIDRecommender, ClickModel)):
         result["sid"] = {f"sid/{key}": v for key, v in quality(recommender.sids).items()}
     if isinstance(trainer, SIDTrainer):
         # precision: auto means another type on another processor.
@@ -197,9 +198,9 @@ def _refuse_what_run_lacks(config: Config) -> None:
         count = config[key]
         if isinstance(count, int) and count > 1:
             raise InputError(f"setting '{key}' is {count}, but recbole_sid runs in one process")
-    if config.run.resume and config.model_spec is None:
+    if config.run.resume and (config.model_spec is None or config.model_spec.generator is None):
         raise InputError(
-            f"--resume goes on with models of recbole_sid, but '{config['model']}' is RecBole's: "
+            f"--resume goes on with models that generate, but '{config['model']}' is not one: "
             "leave it out"
         )
 
@@ -287,12 +288,13 @@ def open_run(model_file: str | Path, changes: Mapping[str, Any]) -> tuple[Any, .
     init_seed(config["seed"], config["reproducibility"])
     dataset, loaders = read_data(config)
     sids = SemanticIDs.load(folder / run_folder.SIDS)
-    vectors = None
-    if config.generator_spec.cls.needs_vectors(config.generator_settings):
+    given: dict[str, Any] = {"sids": sids}
+    generates = config.model_spec.generator is not None
+    if generates and config.generator_spec.cls.needs_vectors(config.generator_settings):
         require_finished(folder, run_folder.VECTORS)
         tokens = dataset.field2id_token[config["ITEM_ID_FIELD"]][1:].tolist()
-        vectors = load_item_vectors(folder / run_folder.VECTORS, None, tuple(tokens))
-    model = config.model_spec.recommender(config, loaders[0].dataset, sids, vectors)
+        given["vectors"] = load_item_vectors(folder / run_folder.VECTORS, None, tuple(tokens))
+    model = config.model_spec.recommender(config, loaders[0].dataset, **given)
     model = model.to(config["device"])
     load_weights(model, model_file)
     model.eval()

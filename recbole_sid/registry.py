@@ -1,5 +1,7 @@
 """The table of names: tokenizers, generators, and the models that are a pair of the two.
 
+A model of click prediction has a tokenizer and no generator; its own settings take that place.
+
 Every component stands here explicitly; nothing is found by spelling. A package of its own adds to
 the table with :func:`register_tokenizer`, :func:`register_generator` and :func:`register_model`.
 """
@@ -25,7 +27,7 @@ Defaults = Mapping[str, Any] | Path | None
 S = TypeVar("S", "ComponentSpec", "ModelSpec")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-_PREFIX = {"tokenizer": "tokenizer_", "generator": ""}
+_PREFIX = {"tokenizer": "tokenizer_", "generator": "", "model": ""}
 _FAMILIES = (
     "general_recommender",
     "context_aware_recommender",
@@ -37,10 +39,11 @@ _FAMILIES = (
 
 @dataclass(frozen=True)
 class ComponentSpec:
-    """A tokenizer or a generator: its class, and the defaults of its settings as flat keys."""
+    """A tokenizer, a generator, or a model without one: its class, and the defaults of its settings
+    as flat keys."""
 
     name: str
-    kind: Literal["tokenizer", "generator"]
+    kind: Literal["tokenizer", "generator", "model"]
     cls: Any
     defaults: Mapping[str, Any]
 
@@ -57,15 +60,19 @@ class ComponentSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A named model: which tokenizer and generator, and the classes that RecBole sees."""
+    """A named model: which tokenizer and generator, and the classes that RecBole sees.
+
+    ``own``: of a model without a generator, its class and settings.
+    """
 
     name: str
     tokenizer: str
-    generator: str
+    generator: str | None
     paper: str
     recommender: Any
     trainer: Any
     defaults: Mapping[str, Any]
+    own: ComponentSpec | None = None
 
 
 @dataclass
@@ -113,7 +120,7 @@ def register_model(
     name: str,
     *,
     tokenizer: str,
-    generator: str,
+    generator: str | None,
     defaults: Defaults = None,
     paper: str = "",
     recommender: type | None = None,
@@ -125,7 +132,9 @@ def register_model(
     Args:
         name: letters, digits, ``_`` and ``-``; not the name of a RecBole model.
         tokenizer: a registered tokenizer; the user's ``--tokenizer`` goes before it.
-        generator: a registered generator; the user's ``--generator`` goes before it.
+        generator: a registered generator; the user's ``--generator`` goes before it. None for a
+            model that generates nothing, such as click prediction: ``recommender`` then has a
+            dataclass ``Settings``, and ``defaults`` a value for each of its keys.
         defaults: a mapping or a yaml file; it goes before the defaults of the components.
         paper: the reference, for tables.
         recommender: the class RecBole builds; ours when not given.
@@ -133,12 +142,13 @@ def register_model(
         replace: allow a name that is taken.
 
     Raises:
-        InputError: the name is not valid or is taken, a component is not known, or the defaults
-            name the components a second time.
+        InputError: the name is not valid or is taken, a component is not known, the defaults name
+            the components a second time, or a model without a generator has no settings.
     """
     table = _table()
     _find("tokenizer", tokenizer, table.tokenizers)
-    _find("generator", generator, table.generators)
+    if generator is not None:
+        _find("generator", generator, table.generators)
     values = _read_defaults(defaults)
     if twice := sorted({"tokenizer", "generator", "model"} & set(values)):
         raise InputError(
@@ -146,15 +156,20 @@ def register_model(
         )
     if name in recbole_models() and not replace:
         raise InputError(f"model '{name}' is one of RecBole's: choose another name")
+    own = None if generator is not None else _component("model", name, recommender, values)
     if recommender is None:
         from recbole_sid.model.recommender import SIDRecommender
 
         recommender = SIDRecommender
-    if trainer is None:
+    if trainer is None and generator is None:
+        from recbole_sid.ranking.trainer import ClickTrainer
+
+        trainer = ClickTrainer
+    elif trainer is None:
         from recbole_sid.trainer import SIDTrainer
 
         trainer = SIDTrainer
-    spec = ModelSpec(name, tokenizer, generator, paper, recommender, trainer, values)
+    spec = ModelSpec(name, tokenizer, generator, paper, recommender, trainer, values, own)
     _add(table.models, spec, replace)
 
 
@@ -179,8 +194,10 @@ def model_names() -> list[str]:
 
 
 def components() -> list[ComponentSpec]:
-    """All tokenizers, then all generators."""
-    return [*_table().tokenizers.values(), *_table().generators.values()]
+    """All tokenizers, then all generators, then all models without a generator."""
+    table = _table()
+    own = [spec.own for spec in table.models.values() if spec.own is not None]
+    return [*table.tokenizers.values(), *table.generators.values(), *own]
 
 
 @lru_cache(maxsize=1)
@@ -220,6 +237,9 @@ def _builtins() -> None:
     """Fill the table with what this package brings."""
     from recbole_sid.generator.intrr import IntRR
     from recbole_sid.generator.tiger import Tiger
+    from recbole_sid.ranking.r2led import R2LED
+    from recbole_sid.tokenizer.letter import LETTER
+    from recbole_sid.tokenizer.opq import OPQ
     from recbole_sid.tokenizer.quasid import QuaSID
     from recbole_sid.tokenizer.random_codes import RandomCodes
     from recbole_sid.tokenizer.rqkmeans import RQKMeans
@@ -232,6 +252,8 @@ def _builtins() -> None:
         "rqkmeans": RQKMeans,
         "rqvae": RQVAE,
         "quasid": QuaSID,
+        "letter": LETTER,
+        "opq": OPQ,
         "unisid": UniSID,
         "random": RandomCodes,
         "file": SIDFile,
@@ -249,6 +271,7 @@ def _builtins() -> None:
         ("IntRR", "rqkmeans", "intrr", "IntRR", "IntRR (arXiv 2602.20704)"),
         ("QuaSID", "quasid", "tiger", "TIGER", "QuaSID (arXiv 2603.00632)"),
         ("UniSID", "unisid", "tiger", "TIGER", "UniSID (arXiv 2602.10445)"),
+        ("LETTER", "letter", "tiger", "TIGER", "LETTER (arXiv 2405.07314)"),
     ):
         register_model(
             name,
@@ -257,13 +280,22 @@ def _builtins() -> None:
             defaults=root / "model" / f"{recipe}.yaml",
             paper=paper,
         )
+    register_model(
+        "R2LED",
+        tokenizer="rqkmeans",
+        generator=None,
+        defaults=root / "model" / "R2LED.yaml",
+        paper="R2LED (arXiv 2602.06622)",
+        recommender=R2LED,
+    )
 
 
 def _component(
-    kind: Literal["tokenizer", "generator"], name: str, cls: Any, defaults: Defaults
+    kind: Literal["tokenizer", "generator", "model"], name: str, cls: Any, defaults: Defaults
 ) -> ComponentSpec:
     if not dataclasses.is_dataclass(getattr(cls, "Settings", None)):
-        raise InputError(f"{kind} '{name}': {cls.__name__} needs a dataclass called Settings")
+        named = "it" if cls is None else cls.__name__
+        raise InputError(f"{kind} '{name}': {named} needs a dataclass called Settings")
     spec = ComponentSpec(name, kind, cls, _read_defaults(defaults))
     if missing := [key for key in spec.keys if key not in spec.defaults]:
         raise InputError(

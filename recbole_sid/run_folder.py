@@ -211,11 +211,11 @@ def inputs_hash(config: Config) -> str:
     """sha256 hex over all but the settings that a result follows from.
 
     The dataset's files, the user's files of stage 1, the version of this package, and the source
-    of the tokenizer and the generator.
+    of the tokenizer and of what stage 2 trains.
     """
     parts = [__version__, data_hash(config), _files_hash(_stage_1_files(config).values())]
     if config.model_spec is not None:
-        for component in (config.tokenizer_spec, config.generator_spec):
+        for component in (config.tokenizer_spec, config.stage_2_spec):
             parts.append(source_hash(component.cls) or "typed into a session")
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

@@ -32,7 +32,12 @@ from recbole_sid.measures.retrieval import (
 from recbole_sid.measures.settings import MeasureSettings
 from recbole_sid.measures.v_measure import finest_categories, level_agreement, split_items
 from recbole_sid.memory import keep_freed_memory
-from recbole_sid.model.recommender import training_interactions, training_rows
+from recbole_sid.model.behaviour import Histories, behaviour_vectors
+from recbole_sid.model.recommender import (
+    training_histories,
+    training_interactions,
+    training_rows,
+)
 from recbole_sid.quick_start import Clock, checked_config, read_data
 from recbole_sid.registry import components
 from recbole_sid.seeds import stage_seed
@@ -142,7 +147,8 @@ def _tokenize(config: Config, log: RunLog) -> dict[str, Any]:
         tokenizer = configured_tokenizer(config)
         items = catalogue_items(config, tokens)
         vectors = _frozen_vectors(config, items) if queries is not None else None
-        made = _codes(config, tokenizer, items, training)
+        histories = training_histories(loaders[0].dataset, config)
+        made = _codes(config, tokenizer, items, training, histories)
         rule = config.run
         sids = apply_collision(
             made.base,
@@ -200,16 +206,24 @@ class _Made(NamedTuple):
     measured: np.ndarray
 
 
-def _codes(config: Config, tokenizer: Tokenizer, items: Items, training: Interactions) -> _Made:
+def _codes(
+    config: Config,
+    tokenizer: Tokenizer,
+    items: Items,
+    training: Interactions,
+    histories: Histories,
+) -> _Made:
     """Fit on all items; with ``held_out_share``, fit on the others and assign codes to all."""
     n_items, share = len(items.tokens), config["held_out_share"]
     if share == 0:
-        fitted = fitted_codes(config, tokenizer, _with_pairs(config, tokenizer, items, training))
+        whole = _with_users(config, tokenizer, items, training, histories)
+        fitted = fitted_codes(config, tokenizer, whole)
         return _Made(*fitted, np.arange(n_items))
     kept, held_out = split_items(items.tokens, share, stage_seed(config["seed"], "held_out"))
     logger.info("Held out of the fit: %d of %d items", len(held_out), n_items)
     part = items.take(kept.tolist())
-    part = _with_pairs(config, tokenizer, part, _among(training, kept, n_items))
+    known = _among(training, kept, n_items), histories.among(kept, n_items)
+    part = _with_users(config, tokenizer, part, *known)
     fitted = fitted_codes(config, tokenizer, part)
     if fitted.weights is None:
         raise InputError(
@@ -221,12 +235,19 @@ def _codes(config: Config, tokenizer: Tokenizer, items: Items, training: Interac
     return _Made(base, made.space, made.embeddings, fitted.weights, held_out)
 
 
-def _with_pairs(
-    config: Config, tokenizer: Tokenizer, items: Items, training: Interactions
+def _with_users(
+    config: Config,
+    tokenizer: Tokenizer,
+    items: Items,
+    training: Interactions,
+    histories: Histories,
 ) -> Items:
-    if not tokenizer.needs_pairs:
-        return items
-    return replace(items, pairs=pairs_of(config, items, training))
+    """``items`` with what the tokenizer learns from their users."""
+    if tokenizer.needs_pairs:
+        items = replace(items, pairs=pairs_of(config, items, training))
+    if tokenizer.needs_behaviour:
+        items = replace(items, behaviour=behaviour_vectors(config, items.tokens, histories))
+    return items
 
 
 def _among(interactions: Interactions, rows: np.ndarray, n_items: int) -> Interactions:

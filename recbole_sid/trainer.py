@@ -30,6 +30,7 @@ from recbole_sid.errors import InputError, preview
 from recbole_sid.evaluation import HistoryExclusion, TopKCollector, WeightedEvaluator
 from recbole_sid.files import written_whole
 from recbole_sid.generator import sequences as seq
+from recbole_sid.model.filters import UnavailableItems
 from recbole_sid.model.recommender import SIDRecommender, training_rows
 from recbole_sid.precision import resolve_precision
 from recbole_sid.seeds import random_state, set_random_state, stage_seed
@@ -113,6 +114,8 @@ class SIDTrainer(Trainer):
         self.eval_collector = TopKCollector(config, model.generator.catalogue)
         self.evaluator = WeightedEvaluator(config)
         self.exclusion = HistoryExclusion(config)
+        catalogue = model.generator.catalogue
+        self.unavailable = UnavailableItems(config, catalogue, model.sids.tokens)
         self.saved_model_file = str(folder / run_folder.WEIGHTS)
         self.state_file: Path = folder / run_folder.STATE
         self.data: TrainingData | None = None
@@ -199,8 +202,9 @@ class SIDTrainer(Trainer):
     def _full_sort_batch_eval(self, batched_data):
         interaction, _, positive_u, targets = batched_data
         excluded, targets = self.exclusion.next_rows(targets, self.device)
-        k = max(self.config["topk"])
-        ranked = self.model.rank(interaction.to(self.device), k, excluded)
+        on_device = interaction.to(self.device)
+        available, targets = self.unavailable.next_rows(on_device, targets)
+        ranked = self.model.rank(on_device, max(self.config["topk"]), excluded, available)
         return interaction, ranked, positive_u, targets
 
     def evaluate(
@@ -212,9 +216,11 @@ class SIDTrainer(Trainer):
         if load_best_model:
             load_weights(self.model, model_file or self.saved_model_file)
         self.exclusion.start(eval_data.dataset, self.splits)
+        self.unavailable.start(eval_data.dataset)
         result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
         result.update(self.eval_collector.sid_metrics())
         self.exclusion.report()
+        self.unavailable.report()
         return result
 
     def _save_checkpoint(self, epoch, verbose=True, **kwargs) -> None:

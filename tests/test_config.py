@@ -153,12 +153,25 @@ def test_recbole_models_keep_their_stock_settings(monkeypatch):
             "cache_dir",
             "collision",
             "collision_capacity",
+            "collision_headroom",
+            "split_times",
             "prompt_template",
         }
         assert {k for k in ours.keys() - stock.keys() if not k.startswith("item_")} == own
         different = {k for k in stock if stock[k] != ours[k]}
         assert different == {"checkpoint_dir", "data_path"}
         assert os.path.samefile(stock["data_path"], ours["data_path"])
+
+
+def test_headroom_is_for_the_dedup_digit_alone():
+    assert tiger(collision_headroom=4096).run.collision_headroom == 4096
+    for changes, message in (
+        ({"collision_headroom": -1}, "'collision_headroom' is -1, but must be 0 to 4096"),
+        ({"collision_headroom": 4097}, "'collision_headroom' is 4097"),
+        ({"collision_headroom": 1, "collision": "none"}, "0 with collision: none"),
+    ):
+        with pytest.raises(InputError, match=message):
+            tiger(**changes)
 
 
 def test_cross_entropy_needs_no_negatives_unless_asked_for():

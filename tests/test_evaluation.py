@@ -18,6 +18,7 @@ from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.model.exclusion import leave_out
 from recbole_sid.model.recommender import SIDRecommender
 from recbole_sid.quick_start import checked_config, read_data
+from recbole_sid.run_folder import inputs_hash
 from recbole_sid.trainer import SIDTrainer
 from tests.generator.catalogues import table
 from tests.runs import SMALL, write_data
@@ -286,3 +287,169 @@ def test_excluded_is_all_that_was_had_before_and_nothing_else(split, collision, 
     again.splits = trainer.splits
     assert again.evaluate(test, load_best_model=False) == result
     assert trainer.evaluate(test, load_best_model=False) == result  # from the first row again
+
+
+# -- what is not available -------------------------------------------------------------------------
+
+SHORT = {key: value for key, value in SMALL.items() if not key.endswith("_num_interval")}
+
+
+def campaigns(folder: Path, bounds: dict[str, tuple[object, object]], **more) -> dict:
+    """Settings of users who meet six ads at times 0 to 5; an ad is there from … until …."""
+    orders = {"u1": "abcdef", "u2": "bcdefa", "u3": "cdefab", "u4": "defabc"}
+    rows = [(user, item, time) for user, seq in orders.items() for time, item in enumerate(seq)]
+    values = write_data(folder / "data", rows)
+    lines = [
+        f"{item}\tThing {item}\t{begin}\t{end}"
+        for item, (begin, end) in ({item: ("", "") for item in "abcdef"} | bounds).items()
+    ]
+    header = "item_id:token\ttitle:token\tbegin:float\tend:float"
+    (folder / "data" / "made" / "made.item").write_text("\n".join([header, *lines]) + "\n")
+    given_ = SHORT | values | {
+        "topk": [1, 3, 6], "valid_metric": "NDCG@3", "cache_dir": str(folder / "cache"),
+        "tokenizer_codebook_size": 3, "tokenizer_levels": 2, "eval_batch_size": 3,
+        "output": str(folder / "run"), "available_from_field": "begin",
+        "available_until_field": "end", "filter_unavailable": True,
+    }  # fmt: skip
+    return given_ | more
+
+
+def lists_of(given_: dict, generator: str = "TIGER") -> tuple[dict, list[tuple], dict]:
+    """What is listed for each row of the test split, what counts as its target, and the metrics."""
+    config = checked_config(generator, "made", config_dict=given_)
+    config["checkpoint_dir"] = given_["output"] + "-trainer"
+    data, (train, valid, test) = read_data(config)
+    torch.manual_seed(0)
+    model = SIDRecommender(config, train.dataset)
+    trainer = SIDTrainer(config, model)
+    trainer.splits = (train.dataset, valid.dataset)
+    seen: list[tuple] = []
+    collect = trainer.eval_collector.eval_batch_collect
+    trainer.eval_collector.eval_batch_collect = lambda ranked, interaction, rows, targets: (
+        seen.append((ranked, interaction, targets)),
+        collect(ranked, interaction, rows, targets),
+    )
+    result = trainer.evaluate(test, load_best_model=False)
+    users, items = data.field2id_token["user_id"], data.field2id_token["item_id"]
+    found, targets_of = {}, {}
+    for ranked, interaction, targets in seen:
+        for row in range(len(interaction)):
+            user = users[interaction["user_id"][row]]
+            found[user] = [items[item] for item in ranked.items[row].tolist() if item]
+            targets_of[user] = items[targets[row]] if targets[row] else None
+    return found, targets_of, result
+
+
+@pytest.mark.parametrize("collision", ["dedup", "none"])
+def test_lists_hold_the_ads_of_the_rows_own_time(collision, tmp_path, caplog):
+    # Every test row is at time 5: u1's target is f, u2's a, u3's b, u4's c.
+    bounds = {"a": ("", 4), "b": (5, 5), "d": (6, ""), "e": (0, 9)}
+    given_ = campaigns(tmp_path, bounds, collision=collision)
+    with caplog.at_level("INFO"):
+        found, targets, result = lists_of(given_)
+    assert {user: sorted(items) for user, items in found.items()} == {
+        user: ["b", "c", "e", "f"] for user in ("u1", "u2", "u3", "u4")
+    }
+    assert targets == {"u1": "f", "u2": None, "u3": "b", "u4": "c"}
+    assert "1 of 4 targets are not available at their row's own time" in caplog.text
+    assert result["generated@6"] == pytest.approx(4 / 6, abs=1e-4)
+    assert result["recall@6"] == 3 / 4
+    # The order and the scores of what is listed are those of the whole ranking.
+    whole, _, _ = lists_of({**given_, "filter_unavailable": False})
+    for user, items in whole.items():
+        assert [item for item in items if item in "bcef"] == found[user]
+        assert len(items) == 6
+
+
+def test_each_row_goes_by_its_own_time(tmp_path):
+    """The test rows of a split in time are at times 4 and 5."""
+    bounds = {item: (time, time) for time, item in enumerate("abcdef")}
+    given_ = campaigns(tmp_path, bounds, split_times=[2, 4])
+    config = checked_config("TIGER", "made", config_dict=given_)
+    config["checkpoint_dir"] = given_["output"] + "-trainer"
+    data, (train, valid, test) = read_data(config)
+    trainer = SIDTrainer(config, SIDRecommender(config, train.dataset))
+    trainer.splits = (train.dataset, valid.dataset)
+    items = data.field2id_token["item_id"]
+    seen: list[tuple[float, list[str]]] = []
+    trainer.exclusion.start(test.dataset, trainer.splits)
+    trainer.unavailable.start(test.dataset)
+    for batch in test:
+        interaction, ranked, *_ = trainer._full_sort_batch_eval(batch)
+        for time, row in zip(interaction["timestamp"].tolist(), ranked.items, strict=True):
+            seen.append((time, [items[item] for item in row.tolist() if item]))
+    assert sorted(seen) == [(4.0, ["e"])] * 4 + [(5.0, ["f"])] * 4
+
+
+@pytest.mark.parametrize("model", ["TIGER", "IntRR"])
+def test_business_rules_hold_in_every_list(model, tmp_path, caplog):
+    rules = tmp_path / "rules.txt"
+    rules.write_text("f\r\nb\n\nc\nno such ad\n", encoding="utf-8-sig")
+    given_ = campaigns(tmp_path, {"b": ("", 1)}, allowed_items=str(rules))
+    if model == "IntRR":
+        given_ = {k: v for k, v in given_.items() if not k.endswith("coder_layers")}
+    with caplog.at_level("INFO"):
+        found, targets, _ = lists_of({**given_, "filter_unavailable": False}, model)
+    assert {user: sorted(items) for user, items in found.items()} == {
+        user: ["b", "c", "f"] for user in ("u1", "u2", "u3", "u4")
+    }
+    assert targets == {"u1": "f", "u2": None, "u3": "b", "u4": "c"}
+    assert "1 of 4 items are not in the catalogue: 'no such ad'" in caplog.text
+    # With times, and with what was had before: u1 has not had f, u4 not c, at time 5.
+    found, targets, result = lists_of({**given_, "exclude_history": True}, model)
+    assert found == {"u1": ["f"], "u2": [], "u3": [], "u4": ["c"]}
+    assert targets == {"u1": "f", "u2": None, "u3": None, "u4": "c"}
+    assert result["recall@1"] == 0.5
+
+
+REFUSED = {
+    "no column": ({"available_from_field": None, "available_until_field": None},
+                  "Name one in available_from_field or available_until_field"),
+    "an unknown column": ({"available_from_field": "beginn"}, "has no column 'beginn'"),
+    "a column of text": ({"available_until_field": "title"},
+                         "column 'title' (available_until_field): 6 cells are no number"),
+    "not a boolean": ({"filter_unavailable": "maybe"}, "'filter_unavailable' is 'maybe'"),
+    "a sampled list": ({"eval_args": {"order": "TO", "mode": "uni2"}},
+                       "'filter_unavailable' is True, but 'eval_args: mode' is"),
+    "scaled times": ({"normalize_all": True}, "which scales 'timestamp'"),
+    "no file of rules": ({"allowed_items": "nowhere.txt"}, "'allowed_items' is 'nowhere.txt'"),
+    "a column by a number": ({"available_from_field": 3}, "'available_from_field' is 3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_filters_that_cannot_be_read_are_refused_before_anything_runs(case, tmp_path):
+    changes, message = REFUSED[case]
+    with pytest.raises(InputError) as error:
+        checked_config("TIGER", "made", config_dict=campaigns(tmp_path, {}) | changes)
+    assert message in str(error.value)
+
+
+def test_rules_that_name_nothing_are_refused(tmp_path):
+    for text, message in (("\n\n", "names no item"), ("x\ny\n", "none of the 2 items of allowed")):
+        rules = tmp_path / "rules.txt"
+        rules.write_text(text)
+        given_ = campaigns(tmp_path / text.strip().replace("\n", "-"), {}, allowed_items=str(rules))
+        with pytest.raises(InputError, match=message):
+            lists_of(given_)
+
+
+@pytest.mark.parametrize("key", ["filter_unavailable", "allowed_items", "exclude_history"])
+@pytest.mark.parametrize("model", ["SASRec", "Pop"])
+def test_recboles_models_are_refused(model, key, tmp_path):
+    given_ = campaigns(tmp_path, {})
+    kept = {name: given_[name] for name in ("data_path", "load_col", "topk", "valid_metric")}
+    value = "rules.txt" if key == "allowed_items" else True
+    with pytest.raises(InputError, match=f"'{key}' is .*, but the model is RecBole's"):
+        checked_config(model, "made", config_dict=kept | {key: value})
+
+
+def test_the_content_of_the_rules_belongs_to_a_run(tmp_path):
+    rules = tmp_path / "rules.txt"
+    rules.write_text("a\n")
+    given_ = campaigns(tmp_path, {}, allowed_items=str(rules))
+    config = checked_config("TIGER", "made", config_dict=given_)
+    assert config.to_plain()["allowed_items"] == str(rules)
+    before = inputs_hash(config)
+    rules.write_text("b\n")
+    assert inputs_hash(config) != before

@@ -146,25 +146,44 @@ def test_spans_without_unknown_items_by_hand():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"unknown": "drop"}, "'unknown' is 'drop', but must be skip or refuse"),
+        ({"batch_size": 0}, "'batch_size' is 0"),
+        ({"histories": "i1 i2"}, "histories are of type str"),
+        ({"histories": ["i1"]}, "history 0: 'i1' is not a list of raw item tokens"),
+        ({"histories": [["i1"], ["i1", 2]]}, "history 1: item 2 is not text"),
+        ({"histories": {"u": ["i1", None]}}, "user 'u': item None is not text"),
+        ({"histories": {7: ["i1"]}}, "user 7 is not text"),
+        (
+            {"allowed_items": "no/such.txt"},
+            "'allowed_items' is 'no/such.txt', which cannot be read",
+        ),
+    ],
+)
+def test_bad_arguments_are_refused_before_the_run_is_opened(run, given, message, monkeypatch):
+    monkeypatch.setattr("recbole_sid.inference.open_bundle", lambda *a: pytest.fail("it loaded"))
+    _refused(run, given, message)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
         ({"k": 0}, "'k' is 0, but must be a whole number above 0"),
         ({"k": True}, "'k' is True"),
         ({"k": 41}, "'k' is 41, but must be at most 40, the number of the run's items"),
         ({"k": 11}, "'beam_size' is 10, but must be at least k = 11. Raise beam_size or lower k"),
         ({"k": 5, "beam_size": 4}, "'beam_size' is 4, but must be at least k = 5"),
         ({"beam_size": 10.5}, "'beam_size' is 10.5, but must be a whole number"),
-        ({"unknown": "drop"}, "'unknown' is 'drop', but must be skip or refuse"),
-        ({"batch_size": 0}, "'batch_size' is 0"),
         ({"exclude_history": "yes"}, "'exclude_history' is 'yes', but must be true or false"),
-        ({"histories": "i1 i2"}, "histories are of type str"),
-        ({"histories": ["i1"]}, "history 0: 'i1' is not a list of raw item tokens"),
-        ({"histories": [["i1"], ["i1", 2]]}, "history 1: item 2 is not text"),
-        ({"histories": {"u": ["i1", None]}}, "user 'u': item None is not text"),
-        ({"histories": {7: ["i1"]}}, "user 7 is not text"),
+        ({"now": 5}, "'now' is 5, but the run knows no times of its items"),
         ({"run_folder": "nowhere"}, "'nowhere' has no config.yaml"),
     ],
 )
-def test_bad_arguments_are_refused_before_anything_is_read(run, given, message, monkeypatch):
-    monkeypatch.setattr("recbole_sid.inference.open_run", lambda *a: pytest.fail("it loaded"))
+def test_bad_arguments_are_refused_before_anything_is_ranked(run, given, message, monkeypatch):
+    monkeypatch.setattr("recbole_sid.inference.rank", lambda *a: pytest.fail("it ranked"))
+    _refused(run, given, message)
+
+
+def _refused(run, given, message):
     arguments = {"run_folder": run[0]["run_folder"], "histories": [["i1"]], "k": 3} | given
     with pytest.raises(InputError) as caught:
         recbole_sid.recommend(**arguments)

@@ -48,11 +48,11 @@ def test_what_the_package_brings():
     assert registry.generator(spec.generator).cls.__name__ == "Tiger"
     assert spec.recommender.__name__ == "SIDRecommender"
     assert spec.trainer.__name__ == "SIDTrainer"
-    for name in ("QuaSID", "UniSID"):  # the same generator, trained by the same recipe
+    for name in ("QuaSID", "UniSID", "LETTER"):  # the same generator, trained by the same recipe
         other = registry.model(name)
         assert (other.generator, other.defaults) == (spec.generator, spec.defaults)
     kinds = [spec.kind for spec in registry.components()]
-    assert kinds == ["tokenizer"] * 6 + ["generator"] * 2
+    assert kinds == ["tokenizer"] * 8 + ["generator"] * 2
 
 
 def test_keys_carry_the_prefix_of_the_kind_or_of_the_class(pair):
@@ -140,7 +140,7 @@ def test_a_failed_start_leaves_an_empty_table_and_is_tried_again(monkeypatch):
         patch.setattr(registry, "_builtins", fail)
         with pytest.raises(RuntimeError, match="half way"):
             registry.model_names()
-    assert registry.model_names() == ["IntRR", "QuaSID", "TIGER", "TIGER-paper", "UniSID"]
+    assert registry.model_names() == ["IntRR", "LETTER", "QuaSID", "TIGER", "TIGER-paper", "UniSID"]
 
 
 def test_recbole_models_are_listed_without_importing_lightgbm():

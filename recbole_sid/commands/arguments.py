@@ -12,11 +12,12 @@ from recbole_sid.resources import resource_dir
 _PATHS = (
     *("run", "histories", "output", "summary_model"),
     *("mapping", "preset", "reviews", "meta", "folder", "temp_folder", "settings", "sids"),
-    *("space", "figures", "scores"),
+    *("space", "figures", "scores", "allowed_items", "cache_dir"),
+    *("item_embedding_file", "item_embedding_ids", "item_image_file", "item_image_ids"),
 )
 _FLAGS = (
     *("overwrite", "exclude_history", "show_progress", "item_summary_brand", "strict"),
-    "report_vectors",
+    *("report_vectors", "progress"),
 )
 
 

@@ -13,7 +13,10 @@ _SUMMARIZE = (
     *("output", "overwrite", "summary_model"),
     *("summary_batch_size", "summary_max_tokens", "summary_prompt"),
 )
-_MAKE_ADS = ("output", "items", "users", "events", "seed", "days", "overwrite")
+_MAKE_ADS = (
+    *("output", "items", "users", "events", "days", "seed", "image_dimensions"),
+    *("overwrite", "progress"),
+)
 _PREPARE = (
     *("output", "mapping", "preset", "reviews", "meta", "folder", "name"),
     *("strict", "overwrite", "memory_limit", "temp_folder"),
@@ -42,7 +45,8 @@ def make_ads_command(arguments: Sequence[str]) -> None:
     values = checked_arguments("make-ads", arguments, _MAKE_ADS, ("output",))
     with logging_run():
         result = make_ads(**values)
-    print(f"synthetic ads: {result['items']:,}, events: {result['events']:,}")
+    counts = result["counts"]
+    print(f"synthetic ads: {counts['ads']:,}, events: {counts['events']:,}")
     print(f"folder: {result['folder']}")
 
 

@@ -37,12 +37,14 @@ Order of precedence: command line, config files, dataset_configs/, properties/.
         """
 recommend ranks the next items of any histories with a finished run of ours.
 
-  --run FOLDER          the run's folder
+  --run FOLDER          a run's folder, or an export
   --histories FILE      .jsonl, {"user": "u1", "history": ["i1", "i2"]} a line,
                         or .tsv, u1<TAB>i1 i2 a line: raw ids, oldest first
   --output FILE         .jsonl (user, items, scores) or .tsv (user, rank, item, score)
   --k N                 length of a list; default 10
   --exclude_history     leave out what the user had; default: the run's setting
+  --allowed_items FILE  the only items that lists may hold, a raw id a line
+  --now TIME            seconds or 2026-01-05: only items that are there at that time
   --unknown RULE        items that the run does not know: skip (default), refuse
   --batch_size N        users that are ranked together
   --beam_size N         width of the search; default: the run's
@@ -78,6 +80,8 @@ them at once; append_report.json in it says how full the codes are.
 
   --run FOLDER          a run's folder, or an export; it stays as it is
   --items FILE          an .item file with the columns that the tokenizer read
+  --known RULE          items that the run knows: refuse (default), skip
+  --item_embedding_file, --item_image_file FILE  of the new items, where the run had such files
   --output FOLDER       a new folder; --overwrite replaces an export that lies there
 """,
     ),
@@ -141,6 +145,7 @@ make-ads writes a world of synthetic ads: a feed, a log, a mapping for prepare, 
 
   --output FOLDER       a new folder; --overwrite replaces a world that lies there
   --items, --users, --events, --days  how many; --seed 2020
+  --image_dimensions 64  also vectors like those of images; default: none
 """,
     ),
     "compare": Usage(

@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from recbole_sid.commands.arguments import checked_arguments
 
 _EXPORT = ("run", "output", "overwrite")
-_APPEND = ("run", "items", "output", "overwrite")
+_APPEND = (
+    *("run", "items", "output", "known", "overwrite", "cache_dir", "show_progress"),
+    *("item_embedding_file", "item_embedding_ids", "item_image_file", "item_image_ids"),
+    *("most_moved", "most_drift", "most_appended", "most_filled"),
+)
 _RECOMMEND = (
     *("run", "histories", "output"),
-    *("k", "unknown", "exclude_history", "batch_size", "beam_size", "overwrite", "show_progress"),
+    *("k", "unknown", "exclude_history", "allowed_items", "now", "batch_size", "beam_size"),
+    *("overwrite", "show_progress"),
 )
 
 
@@ -49,6 +54,7 @@ def append_command(arguments: Sequence[str]) -> None:
 
     values = checked_arguments("append", arguments, _APPEND, ("run", "items", "output"))
     with logging_run():
-        report = append(**values)
-    print(f"new items: {report['new_items']:,}")
-    print(f"folder: {report['folder']}")
+        report = append(**values | {"items": str(values["items"])})
+    print(f"items: {report['items_before']:,}, now {report['items_after']:,}")
+    print("; ".join(report["retokenize"]) or "no need to tokenize again")
+    print(f"folder: {values['output']}")

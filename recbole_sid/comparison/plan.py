@@ -97,10 +97,13 @@ def make_plan(
         InputError: names the model whose settings are bad.
     """
     file = _settings_file(settings_file)
-    layers = [read_yaml(resource_dir("properties") / "compare.yaml")]
-    layers += [read_yaml(name) for name in config_file_list]
-    layers += [file["all"], dict(given)]
+    defaults = read_yaml(resource_dir("properties") / "compare.yaml")
+    layers = [*map(read_yaml, config_file_list), file["all"], dict(given)]
     shared = {key: value for layer in layers for key, value in layer.items()}
+    if shared.get("split_times") is not None:
+        # It stands in the place of a split: only one that the user gives besides is refused.
+        defaults["eval_args"]["split"] = None
+    shared = defaults | shared
     if "model" in shared:
         raise InputError("'model' is given for all runs: name the models with --models")
     if "resume" in shared:

@@ -17,12 +17,13 @@ import recbole.data.dataset
 from recbole.utils import ModelType, dataset_arguments
 
 from recbole_sid.errors import InputError, preview
+from recbole_sid.generator.sequences import chain
 from recbole_sid.model.recommender import training_rows
 from recbole_sid.quick_start import read_data
 
 SPLITS = ("train", "valid", "test")
 # Besides the settings of the data, what a split depends on.
-_SPLITTING = ("eval_args", "repeatable", "data_path", "dataset", "MODEL_TYPE")
+_SPLITTING = ("eval_args", "split_times", "repeatable", "data_path", "dataset", "MODEL_TYPE")
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,13 @@ class Split:
     ``hashes``: sha256 hex of the catalogue (``items``) and of each split, see :func:`read_split`.
     ``counts``: ``users``, ``items``, ``interactions``, and rows ``valid`` and ``test``.
     ``item_counts``: training interactions of every item of the catalogue.
-    ``test``: the target of every test user.
+    ``test``: the targets of every test user, in the order of time; one in leave-one-out.
     """
 
     hashes: dict[str, str]
     counts: dict[str, int]
     item_counts: dict[str, int]
-    test: dict[str, str]
+    test: dict[str, list[str]]
 
 
 def data_key(config: Any) -> str:
@@ -57,12 +58,21 @@ def check_protocol(label: str, config: Any) -> None:
     """Refuse what no two kinds of models can share.
 
     Raises:
-        InputError: the split is not leave-one-out in time, the ranking is not of all items, or
-            RecBole does not split the data itself.
+        InputError: the split is neither leave-one-out in time nor at given times, the ranking is
+            not of all items, RecBole does not split the data itself, or a general model would
+            rank all later items of a user at once, where the others rank them one by one.
     """
     arguments = config["eval_args"]
+    timed = config["split_times"] is not None
+    if timed and config["MODEL_TYPE"] is not ModelType.SEQUENTIAL:
+        raise InputError(
+            f"model {label}: under split_times a user may have several items to find. "
+            f"'{config['model']}', a general model of RecBole, ranks once for all of them, "
+            "sequential models rank anew for each: their metrics mean different things. Leave it "
+            "out, or leave split_times out"
+        )
     wanted: tuple[tuple[str, Any, Any], ...] = (
-        ("split", arguments.get("split"), {"LS": "valid_and_test"}),
+        ("split", arguments.get("split"), None if timed else {"LS": "valid_and_test"}),
         ("group_by", arguments.get("group_by"), "user"),
         ("order", arguments.get("order"), "TO"),
         ("mode", arguments.get("mode"), {"valid": "full", "test": "full"}),
@@ -85,7 +95,8 @@ def read_split(config: Any) -> Split:
 
     A hash covers, user by user in the order of raw ids: for ``train`` the items in their order,
     of which every (history, target) row is a cut; for ``valid`` and ``test`` all items before the
-    target, and the target.
+    targets, and the targets. Under ``split_times`` the first item of a user whose first target is
+    not in the training split stands before all three.
 
     Raises:
         InputError: as :func:`.read_data`; or a history is not what came before its target.
@@ -97,13 +108,18 @@ def read_split(config: Any) -> Split:
     train, valid, test = (
         read(loader.dataset, config, training=loader is loaders[0]) for loader in loaders
     )
-    for split, before in ((valid, (train,)), (test, (train, valid))):
-        _check_histories(split, before, config)
+    began: list[dict[str, list[str]]] = []
+    if config["split_times"] is None:
+        for split, before in ((valid, (train,)), (test, (train, valid))):
+            _check_histories(split, before, config)
+    else:
+        later = _later_starts((train, valid, test), config)
+        began = [_by_user(later, user_ids, item_ids)]
     by_user = [_by_user(split, user_ids, item_ids) for split in (train, valid, test)]
     hashes = {"items": _digest(sorted(item_ids[1:].tolist()))}
     for n, name in enumerate(SPLITS):
         hashes[name] = _digest(
-            [user, *(part.get(user, []) for part in by_user[: n + 1])]
+            [user, *(part.get(user, []) for part in [*began, *by_user[: n + 1]])]
             for user in sorted(by_user[n])
         )
     numbers, times = np.unique(train.items, return_counts=True)
@@ -112,12 +128,12 @@ def read_split(config: Any) -> Split:
     counts = {
         "users": data.user_num - 1,
         "items": data.item_num - 1,
-        "interactions": sum(len(split.items) for split in (train, valid, test)),
+        "interactions": sum(len(split.items) for split in (train, valid, test))
+        + sum(map(len, began)),
         "valid": len(valid.items),
         "test": len(test.items),
     }
-    targets = {user: items[0] for user, items in by_user[2].items()}
-    return Split(hashes, counts, item_counts, targets)
+    return Split(hashes, counts, item_counts, by_user[2])
 
 
 def check_same(splits: Mapping[str, Split]) -> None:
@@ -148,15 +164,25 @@ def check_same(splits: Mapping[str, Split]) -> None:
         )
 
 
-def check_outcomes(label: str, test: Mapping[str, str], users: Sequence[str], targets: Any) -> None:
+def check_outcomes(
+    label: str, test: Mapping[str, Sequence[str]], users: Sequence[str], targets: Sequence[str]
+) -> None:
     """Refuse outcomes on other users or targets than the test split's."""
-    found = dict(zip(users, targets, strict=True))
-    if len(found) != len(users) or found != dict(test):
-        wrong = sorted(set(found.items()) ^ set(test.items()))
+    found: dict[str, list[str]] = {}
+    for user, target in zip(users, targets, strict=True):
+        found.setdefault(user, []).append(target)
+    if found != test:
+        wrong = sorted(
+            (user, target)
+            for side, other in ((found, test), (test, found))
+            for user, items in side.items()
+            if list(other.get(user, ())) != list(items)
+            for target in items
+        )
         raise InputError(
             f"the outcomes of {label} are not on the test split: {len(users):,} rows for "
-            f"{len(test):,} users, first difference {preview(wrong, 1)}. Run it again with "
-            "--overwrite"
+            f"{sum(map(len, test.values())):,} targets of {len(test):,} users, first difference "
+            f"{preview(wrong, 1)}. Run it again with --overwrite"
         )
 
 
@@ -218,6 +244,41 @@ def _check_histories(split: _Items, before: Sequence[_Items], config: Any) -> No
             f"model '{config['model']}': a history is not what its user had before the target; "
             "this model cannot be compared"
         )
+
+
+def _later_starts(splits: Sequence[_Items], config: Any) -> _Items:
+    """The first items of users who have no training row, of the rows of a split at given times.
+
+    Raises:
+        InputError: the rows of a user, of all splits, are not one sequence.
+    """
+    users, targets, histories, lengths = (
+        np.concatenate(parts)
+        for parts in zip(*(_targets_of(split) for split in splits), strict=True)
+    )
+    order = np.argsort(users, kind="stable")
+    users, targets = users[order], targets[order]
+    histories, lengths = histories[order], lengths[order]
+    sequences = chain(users, histories, lengths, targets)
+    if len(sequences.users) != len(np.unique(users)) or (sequences.first_target != 1).any():
+        raise InputError(
+            f"model '{config['model']}': a history is not what its user had before the target; "
+            "this model cannot be compared"
+        )
+    later = ~np.isin(sequences.users, splits[0].users)
+    return _Items(sequences.users[later], sequences.items[sequences.offsets[:-1][later]])
+
+
+def _targets_of(split: _Items) -> tuple[np.ndarray, ...]:
+    """Users, targets, histories and lengths of a split's rows, without items before them."""
+    assert split.histories is not None, "only sequential models are split in time here"
+    assert split.lengths is not None, "a history has a length"
+    inserted = len(split.items) - len(split.lengths)
+    if not inserted:
+        return split.users, split.items, split.histories, split.lengths
+    # Before the rows of each user one item was put in.
+    first = np.diff(split.users, prepend=-1) != 0
+    return split.users[~first], split.items[~first], split.histories, split.lengths
 
 
 def _by_user(split: _Items, user_ids: np.ndarray, item_ids: np.ndarray) -> dict[str, list[str]]:

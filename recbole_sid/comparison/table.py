@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from recbole_sid.comparison.statistics import (
     mean_popularity,
     paired_bootstrap,
 )
+from recbole_sid.splitting import parse_times, spelled
 
 _SEED = 20260210  # of the bootstrap: the same data give the same table
 _NAMES = ("recall", "ndcg", "mrr", "hit")
@@ -58,6 +60,7 @@ def figures(plan: Plan, ended: Mapping[str, Ended], split: Split) -> dict[str, A
     shown = f"test/{plan.metric}@{plan.metric_k}"
     means = {row["model"]: row["cells"][shown]["mean"] for row in rows if shown in row["cells"]}
     best = max(means, key=lambda label: means[label]) if means else None
+    times = parse_times(plan.runs[0].config["split_times"])
     tests = {}
     for against in dict.fromkeys([best, plan.settings.reference]):
         if against in per_user:
@@ -68,6 +71,7 @@ def figures(plan: Plan, ended: Mapping[str, Ended], split: Split) -> dict[str, A
         "topk": list(plan.runs[0].config["topk"]),
         "counts": split.counts,
         "split_hash": split.hashes,
+        "split_times": None if times is None else [spelled(time) for time in times],
         "targets": groups.sizes,
         "cold_below": plan.settings.cold_below,
         "resamples": plan.settings.resamples,
@@ -88,7 +92,7 @@ class _TargetGroups:
         self._group = dict(zip(split.item_counts, groups.tolist(), strict=True))
         self._cold_below = plan.settings.cold_below
         items = self._masks(list(split.item_counts))
-        users = self._masks(list(split.test.values()))
+        users = self._masks(list(itertools.chain.from_iterable(split.test.values())))
         self.sizes = {
             name: {"users": int(users[name].sum()), "items": int(items[name].sum())}
             for name in items
@@ -130,8 +134,11 @@ def _row(
             targets = [outcomes.items[target] for target in outcomes.targets.tolist()]
             check_outcomes(run.name, split.test, outcomes.users, targets)
             found.append(_of_run(plan, run.folder, outcomes, split, groups))
-            order = np.argsort(np.array(outcomes.users))
-            by_user += outcomes.per_user(plan.metric, plan.metric_k)[order]
+            values = outcomes.per_user(plan.metric, plan.metric_k)
+            row_users = np.unique(np.array(outcomes.users), return_inverse=True)[1]
+            # A user's share: its mean over users is the metric's mean over rows.
+            share = np.bincount(row_users, weights=values, minlength=len(users))
+            by_user += share * (len(users) / len(values))
             state["state"] = "finished"
         states.append(state)
     names = list(dict.fromkeys(name for values in found for name in values))

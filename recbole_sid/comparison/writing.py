@@ -46,8 +46,7 @@ def markdown(result: dict[str, Any]) -> str:
     parts = [
         f"# Comparison on {result['dataset']}",
         f"{counts['users']:,} users, {counts['items']:,} items, {counts['interactions']:,} "
-        f"interactions. The last item of a user is the test ({counts['test']:,} users), the one "
-        f"before it the validation ({counts['valid']:,}). Full ranking at item level: every item "
+        f"interactions. {_split(result)} Full ranking at item level: every item "
         "of the catalogue can be recommended, and a hit is the item itself. All models see the "
         f"same users, items, histories and targets. sha256 of the test split: `{hashes['test']}`, "
         f"validation `{hashes['valid'][:16]}`, training `{hashes['train'][:16]}`.",
@@ -93,6 +92,22 @@ def table(result: dict[str, Any]) -> str:
         shown = ["" if value is None else value for value in (row["trials"], state(row), *values)]
         writer.writerow([row["model"], row["class"], *shown])
     return lines.getvalue()
+
+
+def _split(result: dict[str, Any]) -> str:
+    """What validates and what tests."""
+    valid, test = (f"{result['counts'][name]:,}" for name in ("valid", "test"))
+    if result["split_times"] is None:
+        return (
+            f"The last item of a user is the test ({test} users), the one before it the "
+            f"validation ({valid})."
+        )
+    begin, end = result["split_times"]
+    return (
+        f"Split in time: items before {begin} train, those from then on and before {end} validate "
+        f"({valid} rows), those from then on test ({test} rows, several of a user; a user's share "
+        "counts in the significance)."
+    )
 
 
 def latex(result: dict[str, Any]) -> str:

@@ -194,9 +194,8 @@ class IntRR(Generator):
     ) -> Ranked:
         decode = self._beams if self.settings.decoding == "beam" else self._best_leaves
         size = beam_size if self.settings.decoding == "beam" else k
-        found = decode(self._last(history, lengths), size, available)
-        leaves, scores = zip(*found, strict=True)
-        return rank_items(Beams(torch.cat(leaves), torch.cat(scores)), self.catalogue, k, available)
+        found = _together(list(decode(self._last(history, lengths), size, available)))
+        return rank_items(found, self.catalogue, k, available)
 
     def log_likelihood(
         self, users: Tensor, history: Tensor, lengths: Tensor, items: Tensor
@@ -329,6 +328,17 @@ def _in_parts(
     for start in range(0, max(1, len(hidden)), at_once):
         rows = slice(start, start + at_once)
         yield hidden[rows], None if available is None else available.rows(rows)
+
+
+def _together(parts: list[Beams]) -> Beams:
+    """The parts in one; where there are few leaves, one part may be narrower than another."""
+    width = max(part.leaves.shape[1] for part in parts)
+    missing = [(0, width - part.leaves.shape[1]) for part in parts]
+    pairs = list(zip(parts, missing, strict=True))
+    return Beams(
+        torch.cat([F.pad(part.leaves, pad) for part, pad in pairs]),
+        torch.cat([F.pad(part.scores, pad, value=-torch.inf) for part, pad in pairs]),
+    )
 
 
 def _without_dead(beams: Beams) -> Beams:

@@ -62,6 +62,7 @@ class TigerSettings:
     item_embedding_init: float
     position_init: float
     label_smoothing: float
+    loss_temperature: float
     user_tokens: int
 
     def __post_init__(self) -> None:
@@ -86,7 +87,7 @@ class TigerSettings:
         for key in ("dropout", "attention_dropout", "label_smoothing"):
             value = getattr(self, key)
             require(0 <= value < 1, key, value, "at least 0 and below 1")
-        for key in ("embedding_init", "item_embedding_init", "position_init"):
+        for key in ("loss_temperature", "embedding_init", "item_embedding_init", "position_init"):
             require(getattr(self, key) > 0, key, getattr(self, key), "above 0")
         require(self.user_tokens >= 0, "user_tokens", self.user_tokens, "0 (none) or more")
 
@@ -289,10 +290,17 @@ class Tiger(Generator):
         return all_logits
 
     def _cross_entropy(self, hidden: Tensor, items: Tensor) -> Tensor:
-        """Mean over samples and levels; hidden (N, L, hidden), items (N,)."""
+        """Mean over samples and levels; hidden (N, L, hidden), items (N,).
+
+        The temperature belongs to the loss alone: lists are ranked by the logits as they are.
+        """
         codes = self.catalogue.codes[items]
         losses = [
-            F.cross_entropy(logits, codes[:, level], label_smoothing=self.settings.label_smoothing)
+            F.cross_entropy(
+                logits / self.settings.loss_temperature,
+                codes[:, level],
+                label_smoothing=self.settings.label_smoothing,
+            )
             for level, logits in enumerate(self._logits(hidden, items))
         ]
         return torch.stack(losses).mean()

@@ -19,6 +19,7 @@ from recbole_sid.generator.base import Generator
 from recbole_sid.generator.beam import Ranked
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.items.pairs import Interactions
+from recbole_sid.model.behaviour import Histories, behaviour_vectors
 from recbole_sid.model.ranking import rank_histories
 from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.tokenizer.pipeline import item_vectors, semantic_ids
@@ -71,7 +72,10 @@ class SIDRecommender(SequentialRecommender):
         self.tokenizer_weights: Mapping[str, np.ndarray] | None = None
         if sids is None:
             sids, self.embeddings, self.tokenizer_weights = semantic_ids(
-                config, tokens, lambda: training_interactions(dataset, config)
+                config,
+                tokens,
+                lambda: training_interactions(dataset, config),
+                lambda: behaviour_vectors(config, tokens, training_histories(dataset, config)),
             )
         self.sids = sids.aligned(tokens)
         users = dataset.field2id_token[self.USER_ID]
@@ -177,6 +181,11 @@ def training_interactions(dataset: Dataset, config: Config) -> Interactions:
         np.concatenate([np.repeat(users, lengths), users]),
         np.concatenate([histories[held], targets]) - 1,
     )
+
+
+def training_histories(dataset: Dataset, config: Config) -> Histories:
+    """The samples of a built split; items count from 1, as in the dataset."""
+    return Histories(*training_rows(dataset, config)[1:])
 
 
 def training_rows(dataset: Dataset, config: Config) -> tuple[np.ndarray, ...]:

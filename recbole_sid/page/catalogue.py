@@ -11,6 +11,7 @@ import recbole
 
 from recbole_sid import run_folder
 from recbole_sid.errors import InputError
+from recbole_sid.items.images import SEPARATOR, ImageSettings
 from recbole_sid.items.table import ItemFields, ItemTable
 from recbole_sid.page.sources import Run, spelled
 from recbole_sid.parsing import read_yaml
@@ -25,12 +26,13 @@ class Catalogue:
     """What a person knows the items of a data set by.
 
     ``titles``: by raw id, at most 80 letters. ``categories``: by raw id, the path from the root,
-    names joined by " > "; empty where there is none. ``missing``: why there are no titles, or
-    None.
+    names joined by " > "; empty where there is none. ``images``: by raw id, the first image file
+    of an item that names one, which need not exist. ``missing``: why there are no titles, or None.
     """
 
     titles: Mapping[str, str]
     categories: Mapping[str, str]
+    images: Mapping[str, Path]
     missing: str | None
 
 
@@ -46,12 +48,14 @@ def read_catalogue(runs: Sequence[Run]) -> Catalogue:
             return _read(run)
         except InputError as error:
             missing = missing or f"{spelled(str(error))}; items are shown by their ids"
-    return Catalogue({}, {}, missing)
+    return Catalogue({}, {}, {}, missing)
 
 
 def _read(run: Run) -> Catalogue:
     # A run of a RecBole model keeps only those of our settings that somebody gave.
-    values: dict[str, Any] = read_yaml(resource_dir("properties") / "items.yaml")
+    values: dict[str, Any] = {}
+    for name in ("items", "schema"):
+        values |= read_yaml(resource_dir("properties") / f"{name}.yaml")
     values |= run.config
     values["data_path"] = folder = _data_folder(values)
     path = folder / f"{values['dataset']}.item"
@@ -63,9 +67,12 @@ def _read(run: Run) -> Catalogue:
         )
     fields = build(ItemFields, values)
     title, category = fields.item_text_fields[0], fields.item_category_field
-    columns = [title] if category is None else [title, category]
+    image = build(ImageSettings, values).item_image_field
+    columns = [name for name in (title, category, image) if name is not None]
     table = ItemTable.read(path, values["ITEM_ID_FIELD"], columns, values["field_separator"])
     paths = [()] * len(table.tokens) if category is None else table.category_paths(fields)
+    cells = [""] * len(table.tokens) if image is None else table.columns[image]
+    first = [cell.partition(SEPARATOR)[0].strip() for cell in cells]
     return Catalogue(
         {
             token: shortened(text)
@@ -75,6 +82,7 @@ def _read(run: Run) -> Catalogue:
             token: spelled(" > ".join(names))
             for token, names in zip(table.tokens, paths, strict=True)
         },
+        {token: folder / name for token, name in zip(table.tokens, first, strict=True) if name},
         None,
     )
 

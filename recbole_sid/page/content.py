@@ -32,6 +32,7 @@ from recbole_sid.page.tables import (
     runs_table,
     sids_table,
 )
+from recbole_sid.page.thumbnails import Thumbnails, draw_thumbnails
 from recbole_sid.sid.table import SemanticIDs
 
 logger = logging.getLogger("recbole_sid")
@@ -80,8 +81,8 @@ class Content:
         return [plot for section in self.sections for plot in section.plots]
 
 
-def gather(sources: Sources) -> Content:
-    """Read what the folders hold and draw it."""
+def gather(sources: Sources, image_bytes: int) -> Content:
+    """Read what the folders hold and draw it; all thumbnails together take ``image_bytes``."""
     left_out = list(sources.left_out)
     by_data: dict[tuple[str, str], list[Run]] = {}
     for run in sources.runs:
@@ -97,14 +98,16 @@ def gather(sources: Sources) -> Content:
         name = spelled(key[0]) + (f" ({number})" if names.count(key[0]) > 1 else "")
         logger.info("%s: reading and drawing %d folders", name, len(runs))
         sids = _sids(runs)
-        catalogue = Catalogue({}, {}, "")
+        catalogue = Catalogue({}, {}, {}, "")
         if runs:
             catalogue = read_catalogue(runs)
         if catalogue.missing:
             left_out.append(f"Titles of {name}: {catalogue.missing}")
         sections.append(_section(name, runs, sids, reported.get(key, []), catalogue, left_out))
         if sids:
-            item_sets.append(ItemSet(name, catalogue, sids))
+            thumbnails = _thumbnails(name, sids, catalogue, image_bytes, left_out)
+            image_bytes -= thumbnails.size
+            item_sets.append(ItemSet(name, catalogue, sids, thumbnails))
     if not item_sets:
         left_out.append("Semantic IDs to browse: no folder holds any")
     tables = [table for document in sources.comparisons for table in comparison_tables(document)]
@@ -173,6 +176,24 @@ def _section(
         ),
         _examples(name, trained, left_out),
     )
+
+
+def _thumbnails(
+    name: str,
+    sids: Mapping[str, SemanticIDs],
+    catalogue: Catalogue,
+    limit: int,
+    left_out: list[str],
+) -> Thumbnails:
+    """Of the items that have a SID, those first that the first set has first."""
+    tokens = dict.fromkeys(token for one in sids.values() for token in one.tokens)
+    files = {token: catalogue.images[token] for token in tokens if token in catalogue.images}
+    if files:
+        logger.info("%s: drawing thumbnails of %s items", name, f"{len(files):,}")
+    thumbnails = draw_thumbnails(files, limit)
+    if thumbnails.missing:
+        left_out.append(f"Images of {name}: {spelled(thumbnails.missing)}")
+    return thumbnails
 
 
 def _lengths(sids: SemanticIDs) -> range:

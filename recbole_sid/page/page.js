@@ -94,6 +94,12 @@ function commonCategory(items, members) {
   return name && `${name} ${Math.round((100 * count) / members.length)} %`;
 }
 
+// The address of an item's image, or null.
+function imageSource(items, item) {
+  const number = items.image === null ? -1 : items.image[item];
+  return number < 0 ? null : "data:image/jpeg;base64," + items.images[number];
+}
+
 // -1, 0 or 1 for two cells; cells without a value come last in both directions.
 function compareCells(a, b, numeric, sign) {
   if (a === null || b === null) return (a === null) - (b === null);
@@ -159,21 +165,34 @@ function start(document) {
       add();
     }
 
+    // The item's image, with its title as the text for those who do not see it.
+    function addImage(parent, items, item) {
+      const source = imageSource(items, item);
+      if (source === null) return;
+      const image = element("img", "thumbnail");
+      image.alt = (items.titles !== null && items.titles[item]) || items.tokens[item];
+      image.src = source;
+      parent.append(image);
+    }
+
     function itemLine(set, item) {
       const items = data.items[set.items];
       const line = element("li");
+      addImage(line, items, item);
+      const text = element("div");
+      line.append(text);
       const title = items.titles === null ? "" : items.titles[item];
       const button = element("button", "link", title || items.tokens[item]);
       button.type = "button";
       button.addEventListener("click", () => show(item));
-      line.append(button);
+      text.append(button);
       const about = element("div", "small soft");
       const place = set.place.get(item);
       if (place !== undefined) about.append(element("span", "code", sid(set, set.order[place])));
       about.append(" · " + items.tokens[item]);
       const category = items.category === null ? "" : items.categories[items.category[item]];
       if (category) about.append(" · " + category);
-      line.append(about);
+      text.append(about);
       return line;
     }
 
@@ -220,6 +239,7 @@ function start(document) {
       const items = data.items[set.items];
       const title = items.titles === null ? "" : items.titles[item];
       panel.replaceChildren(element("h3", "", title || items.tokens[item]));
+      addImage(panel, items, item);
       const category = items.category === null ? "" : items.categories[items.category[item]];
       panel.append(element("p", "small soft", [items.tokens[item], category].filter(Boolean).join(" · ")));
       for (const other of data.sids) {
@@ -276,7 +296,7 @@ function start(document) {
 }
 
 if (typeof module === "object") {
-  module.exports = { sorted, children, neighbours, search, commonCategory, compareCells };
+  module.exports = { sorted, children, neighbours, search, commonCategory, imageSource, compareCells };
 } else {
   start(document);
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 from recbole_sid.page.catalogue import Catalogue
 from recbole_sid.page.sources import spelled
+from recbole_sid.page.thumbnails import Thumbnails
 from recbole_sid.sid.table import SemanticIDs
 
 # What could end a script element, or a line of a script.
@@ -17,18 +18,20 @@ _UNSAFE = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 @dataclass(frozen=True)
 class ItemSet:
-    """The items of a data set, and the sets of SIDs that they have, by label."""
+    """The items of a data set, the sets of SIDs that they have, by label, and their images."""
 
     dataset: str
     catalogue: Catalogue
     sids: Mapping[str, SemanticIDs]
+    thumbnails: Thumbnails
 
 
 def payload(item_sets: Sequence[ItemSet]) -> dict[str, Any]:
     """Plain data for the script.
 
     ``items``: for each data set its ``name``, raw ids (``tokens``), ``titles`` or null, names of
-    ``categories`` and of each item the number of its own (``category``), or null. ``sids``: for
+    ``categories`` and of each item the number of its own (``category``), or null; ``images``,
+    JPEG in base64, and of each item the number of its own or -1 (``image``), or null. ``sids``: for
     each set its ``label``, the number of its data set (``items``), ``base`` (levels without a dedup
     digit), ``levels``, ``rows`` (of each row the number of its item; null: all items in their
     order), and ``codes``, row by row.
@@ -36,7 +39,7 @@ def payload(item_sets: Sequence[ItemSet]) -> dict[str, Any]:
     items, tables = [], []
     for number, one in enumerate(item_sets):
         tokens = list(dict.fromkeys(token for sids in one.sids.values() for token in sids.tokens))
-        items.append({"name": one.dataset, **_items(tokens, one.catalogue)})
+        items.append({"name": one.dataset, **_items(tokens, one.catalogue), **_images(tokens, one)})
         place = {token: row for row, token in enumerate(tokens)}
         for label, sids in one.sids.items():
             if len(sids.tokens) == len(tokens):
@@ -61,6 +64,13 @@ def as_json(values: Mapping[str, Any]) -> str:
     """JSON that is safe inside a script element, whatever texts it holds."""
     text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.translate(_UNSAFE)
+
+
+def _images(tokens: Sequence[str], items: ItemSet) -> dict[str, Any]:
+    found = items.thumbnails
+    if not found.images:
+        return {"images": None, "image": None}
+    return {"images": found.images, "image": [found.image_of.get(token, -1) for token in tokens]}
 
 
 def _items(tokens: Sequence[str], catalogue: Catalogue) -> dict[str, Any]:

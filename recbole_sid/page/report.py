@@ -15,6 +15,7 @@ from recbole_sid.errors import InputError
 from recbole_sid.files import written_whole
 from recbole_sid.histories import check_output
 from recbole_sid.page.sources import read_folders
+from recbole_sid.settings import require
 from recbole_sid.version import __version__
 
 logger = logging.getLogger("recbole_sid")
@@ -29,6 +30,7 @@ def report(
     *,
     figures: str | Path | None = None,
     overwrite: bool = False,
+    image_bytes: int = 3_000_000,
 ) -> dict[str, Any]:
     """Write one page that holds all that finished work has to show, and needs no network.
 
@@ -42,6 +44,8 @@ def report(
         output: the ``.html`` file.
         figures: a folder for the plots as ``.svg`` and ``.png``; made if it is not there.
         overwrite: whether files that exist may be replaced.
+        image_bytes: what thumbnails of the items may take of the page; 0 makes none. They are shown
+            in the tree where ``item_image_field`` names files that exist.
 
     Returns:
         ``output``; ``bytes``, its size; ``figures``, the names of the plots; ``left_out``, a
@@ -56,9 +60,10 @@ def report(
     from recbole_sid.page.content import gather
 
     path = check_output(output, (".html",), overwrite)
+    require(image_bytes >= 0, "image_bytes", image_bytes, "at least 0")
     folder = None if figures is None else _figures_folder(Path(figures))
     sources = read_folders(folders)
-    content = gather(sources)
+    content = gather(sources, image_bytes)
     if folder is not None:
         _refuse_lost_figures(folder, [plot.name for plot in content.plots], overwrite)
     text = _page(content)

@@ -178,9 +178,8 @@ def _write(
             )
     paths[".inter"].parent.mkdir(parents=True, exist_ok=True)
     atomic.write_inter(store, paths[".inter"])
-    written = mapping.item_columns.written
     report["result"]["item_file"] = atomic.write_items(
-        store, paths[".item"], written, mapping.items.keep_all
+        store, paths[".item"], mapping.item_columns, mapping.items.keep_all
     )
     atomic.write_rejected(store, paths[".rejected.tsv"])
     atomic.write_text(paths[".yaml"], atomic.dataset_config(mapping, name))

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from recbole_sid.files import written_whole
-from recbole_sid.preparing.mapping import DataMapping
+from recbole_sid.preparing.mapping import DataMapping, ItemColumns
 from recbole_sid.preparing.store import Store
 from recbole_sid.preparing.values import CATEGORY_SEPARATOR
 
@@ -32,14 +32,15 @@ def write_inter(store: Store, path: Path) -> None:
     _write(path, "user_id:token\titem_id:token\ttimestamp:float", (row[0] for row in rows))
 
 
-def write_items(store: Store, path: Path, written: list[str], keep_all: bool) -> dict[str, int]:
+def write_items(store: Store, path: Path, columns: ItemColumns, keep_all: bool) -> dict[str, int]:
     """The items of the interactions in the order of the feed, then those that it does not have.
 
     Args:
-        written: the columns behind the id.
+        columns: those behind the id are written.
         keep_all: write the items without interactions too.
     """
     store.run("CREATE TABLE used AS SELECT name FROM tokens WHERE number IN (SELECT i FROM kept)")
+    written = columns.written
     cells = [f"c{number}" for number in range(len(written))]
     wanted = "" if keep_all else "WHERE item IN (SELECT name FROM used)"
     store.run(f"CREATE VIEW shown AS SELECT * FROM items {wanted}")
@@ -48,7 +49,9 @@ def write_items(store: Store, path: Path, written: list[str], keep_all: bool) ->
     )
     empty = "\t" * len(written)
     header = ["item_id:token"]
-    header += [f"{name}:{'float' if name == 'price' else 'token'}" for name in written]
+    # Texts are tokens too: RecBole's sequences of tokens are split at spaces.
+    types = ["float" if columns.type_of(name) == "float" else "token" for name in written]
+    header += [f"{name}:{kind}" for name, kind in zip(written, types, strict=True)]
 
     def lines() -> Iterable[str]:
         yield from (
@@ -106,12 +109,14 @@ def _utc(microseconds: int) -> str:
 
 def dataset_config(mapping: DataMapping, name: str) -> str:
     """The text of the yaml file that ``--config_files`` reads."""
-    written = mapping.item_columns.written
-    others = list(mapping.item_columns.others or {})
+    columns = mapping.item_columns
+    others = [name for name in columns.others or {} if columns.type_of(name) == "text"]
     plain: list[str] = ["title", "text", "industry", "advertiser"]
+    written = columns.written
     texts = [role for role in plain if role in written] + others
     # At least one column has to be a text.
-    texts = texts or [next(role for role in written if role not in ("price", "image"))]
+    texts = texts or [name for name in written if name in ("category", "brand")][:1]
+    texts = texts or [name for name in written if columns.type_of(name) == "token"][:1]
     lines = [
         f"# {name}, written by prepare. Change what you like: no run changes this file.",
         "USER_ID_FIELD: user_id",

@@ -16,6 +16,7 @@ from recbole_sid.preparing.values import (
     clean,
     id_problem,
     id_text,
+    is_number,
     price_text,
     value_text,
 )
@@ -38,7 +39,9 @@ def read_items(store: Store, source: ItemSource, columns: ItemColumns) -> dict[s
     for name in written:
         parts.append((name, list(range(len(wanted), len(wanted) + len(columns.sources(name))))))
         wanted += columns.sources(name)
-    maker = _Cells(source, parts)
+    maker = _Cells(
+        source, parts, {n for n in columns.others or {} if columns.type_of(n) == "float"}
+    )
     cells = [f"c{number}" for number in range(len(written))]
     store.run(
         "CREATE TABLE items_read (file VARCHAR, line BIGINT, place BIGINT, item VARCHAR, "
@@ -128,8 +131,10 @@ def _drop_repeated(store: Store, cells: list[str]) -> int:
 class _Cells:
     """Makes the cells of an item, and counts what it had to change."""
 
-    def __init__(self, source: ItemSource, parts: list[tuple[str, list[int]]]) -> None:
-        self.source, self.parts = source, parts
+    def __init__(
+        self, source: ItemSource, parts: list[tuple[str, list[int]]], numbers: set[str]
+    ) -> None:
+        self.source, self.parts, self.numbers = source, parts, numbers
         self.missing = {*source.missing, ""}
         self.bad_prices = 0
         self.quotes_replaced = 0
@@ -147,6 +152,8 @@ class _Cells:
                 cell = self._category(values)
             elif name == "price":
                 cell = self._price(values[0])
+            elif name in self.numbers:
+                cell = self._number(name, values[0])
             elif name == "image" and isinstance(values[0], (list, tuple)):
                 cell = "|".join(map(self._text, values[0]))
             else:
@@ -174,3 +181,10 @@ class _Cells:
         price = price_text(text) if text else ""
         self.bad_prices += price is None
         return price or ""
+
+    def _number(self, name: str, value: Any) -> str:
+        text = self._text(value)
+        # As text: a float of many digits would change.
+        if text and not is_number(text):
+            raise BadValueError(f"a value of '{name}' that is not a number")
+        return text

@@ -20,6 +20,8 @@ from recbole_sid.settings import require
 SECTIONS = ("items", "events", "minimum")
 # Columns of the item file in their order, behind the id; ``others`` follow.
 ITEM_ROLES = ("title", "text", "industry", "category", "brand", "advertiser", "price", "image")
+# Of a further column: part of the item's text, or carried along as a name or a number.
+OTHER_TYPES = ("text", "token", "float")
 # Names that mean something else in a prompt or schema.
 _RESERVED = {*ITEM_ROLES, "item_id", "item_text", "instruction", "images"}
 
@@ -28,7 +30,11 @@ Format = Literal["auto", "csv", "tsv", "jsonl", "parquet", "literals"]
 
 @dataclass(frozen=True)
 class ItemColumns:
-    """The source columns of an item; ``text`` and ``category`` may be several, in order."""
+    """The source columns of an item; ``text`` and ``category`` may be several, in order.
+
+    ``others`` has for each further column of the item file the name of a source column, or a
+    dictionary of its ``column`` and ``type``, one of ``OTHER_TYPES``.
+    """
 
     item_id: str
     title: str | None
@@ -51,12 +57,31 @@ class ItemColumns:
                 name,
                 "a name of letters, digits and _ that means nothing else",
             )
-            require(isinstance(column, str), key, column, "the name of a column")
+            if isinstance(column, dict) and set(column) == {"column", "type"}:
+                kind = column["type"]
+                require(kind in OTHER_TYPES, f"{key}.type", kind, " or ".join(OTHER_TYPES))
+                column = column["column"]
+            require(
+                isinstance(column, str),
+                key,
+                column,
+                "the name of a column, or {column: …, type: …}",
+            )
 
     def sources(self, role: str) -> list[str]:
         """The source columns of a role or of one of ``others``; none if it has none."""
-        named = (self.others or {}).get(role) if role not in _RESERVED else getattr(self, role)
-        return [named] if isinstance(named, str) else list(named or [])
+        if role in _RESERVED:
+            named = getattr(self, role)
+            return [named] if isinstance(named, str) else list(named or [])
+        other = (self.others or {})[role]
+        return [other if isinstance(other, str) else other["column"]]
+
+    def type_of(self, name: str) -> str:
+        """The type of a written column, one of ``OTHER_TYPES``."""
+        if name in _RESERVED:
+            return "float" if name == "price" else "text"
+        other = (self.others or {})[name]
+        return "text" if isinstance(other, str) else other["type"]
 
     @property
     def written(self) -> list[str]:
@@ -156,11 +181,12 @@ class DataMapping:
             "the event types that count" if typed else "empty without a column for event",
             "Name the column under events.columns" if not typed else "",
         )
+        written = self.item_columns.written
         require(
-            not {*self.item_columns.written} <= {"price", "image"},
+            any(name != "image" and self.item_columns.type_of(name) != "float" for name in written),
             "items.columns",
-            ["item_id", *self.item_columns.written],
-            "more than id, price and image: title, text, category, brand, others …",
+            ["item_id", *written],
+            "more than id, price and image, or numbers: title, text, category, brand, others …",
         )
 
 

@@ -28,6 +28,7 @@ CATEGORY_SEPARATOR = " > "
 _CONTROL = re.compile(CONTROL)
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _PRICE = re.compile(r"[^\d.,+-]{0,4}(\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)[^\d.,+-]{0,4}")
+_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 _MISSING = frozenset(READ_AS_MISSING)
 
 
@@ -125,3 +126,8 @@ def price_text(text: str) -> str | None:
     """The number in a price such as ``$1,299.00``; None if it is not understood."""
     found = _PRICE.fullmatch(text.strip(SPACE))
     return found[1].replace(",", "") if found else None
+
+
+def is_number(text: str) -> bool:
+    """Whether ``text`` is a finite number as all readers write it: no separators of thousands."""
+    return _NUMBER.fullmatch(text) is not None and math.isfinite(float(text))

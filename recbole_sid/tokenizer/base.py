@@ -22,7 +22,7 @@ from recbole_sid.sid.space import CodeSpace
 
 logger = logging.getLogger("recbole_sid")
 
-MAX_LEVELS = 32
+MAX_LEVELS = 64
 MAX_CODES = 2**20
 
 
@@ -36,6 +36,8 @@ class Items:
         pairs: neighbours of every item, or None for tokenizers that need none.
         source: the items' own columns and images, or None for tokenizers that read none.
         titles: a text an item that people know it by, for logs; None where there is none.
+        behaviour: float32 (n_items, d), what training users did with each item, as a vector; zeros
+            for an item that no training interaction has. None for tokenizers that need none.
 
     Raises:
         InputError: no item, a repeated id, or vectors of another shape, of another type or not
@@ -47,6 +49,7 @@ class Items:
     pairs: ItemPairs | None = None
     source: ItemSource | None = None
     titles: tuple[str, ...] | None = None
+    behaviour: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not self.tokens:
@@ -56,8 +59,9 @@ class Items:
             raise InputError(
                 f"{len(twice)} item ids appear more than once, but must be unique: {preview(twice)}"
             )
-        if self.vectors is not None:
-            self._check_vectors(self.vectors)
+        for name, vectors in (("item", self.vectors), ("behaviour", self.behaviour)):
+            if vectors is not None:
+                self._check_vectors(name, vectors)
         aligned = (("pairs", self.pairs), ("source", self.source), ("titles", self.titles))
         for name, rows in aligned:
             n_rows = len(self.tokens) if rows is None else len(rows)
@@ -66,22 +70,22 @@ class Items:
                     f"{name} stand for {n_rows} items, but must for {len(self.tokens)}"
                 )
 
-    def _check_vectors(self, vectors: np.ndarray) -> None:
+    def _check_vectors(self, name: str, vectors: np.ndarray) -> None:
         if vectors.ndim != 2 or len(vectors) != len(self.tokens) or vectors.shape[1] == 0:
             raise InputError(
-                f"item vectors have shape {vectors.shape}, but must be (n_items, dimensions) with "
-                f"n_items = {len(self.tokens)} and at least one dimension"
+                f"{name} vectors have shape {vectors.shape}, but must be (n_items, dimensions) "
+                f"with n_items = {len(self.tokens)} and at least one dimension"
             )
         if vectors.dtype != np.float32:
             raise InputError(
-                f"item vectors are {vectors.dtype}, but must be float32: convert them with "
+                f"{name} vectors are {vectors.dtype}, but must be float32: convert them with "
                 "vectors.astype(numpy.float32)"
             )
         finite = np.isfinite(vectors).all(axis=1)  # (n_items,)
         if not finite.all():
             rows = np.flatnonzero(~finite)
             raise InputError(
-                f"the vectors of {len(rows)} items hold NaN or infinite numbers, but must be "
+                f"the {name} vectors of {len(rows)} items hold NaN or infinite numbers, but must be "
                 f"finite: {preview(self.tokens[row] for row in rows)}. Encode these items again "
                 "or leave them out"
             )
@@ -95,6 +99,7 @@ class Items:
             None if self.pairs is None else self.pairs.taken(index),
             None if self.source is None else self.source.take(rows),
             None if self.titles is None else tuple(self.titles[row] for row in rows),
+            None if self.behaviour is None else self.behaviour[index],
         )
 
 
@@ -177,6 +182,10 @@ class Tokenizer(ABC, Generic[S]):
         needs_vectors: whether ``Items.vectors`` must be there.
         needs_pairs: whether ``Items.pairs`` must be there.
         needs_source: whether ``Items.source`` must be there.
+        needs_behaviour: whether ``Items.behaviour`` must be there.
+        parallel: whether each code says something of the item by itself, whatever the others are;
+            a code of a residual quantiser refines those before it. Generators that write the codes
+            in any order need parallel ones.
         can_assign: whether :meth:`assign` works.
         assigns_by: what :meth:`assign` reads of an item, its row of ``vectors`` or of ``source``.
         trains: whether fitting takes long enough to keep its codes in the cache.
@@ -190,6 +199,8 @@ class Tokenizer(ABC, Generic[S]):
     needs_vectors: ClassVar[bool]
     needs_pairs: ClassVar[bool] = False
     needs_source: ClassVar[bool] = False
+    needs_behaviour: ClassVar[bool] = False
+    parallel: ClassVar[bool] = False
     can_assign: ClassVar[bool] = False
     assigns_by: ClassVar[Literal["vectors", "source"]] = "vectors"
     trains: ClassVar[bool] = True
@@ -250,7 +261,7 @@ class Tokenizer(ABC, Generic[S]):
         if not self.can_assign:
             raise InputError(
                 f"tokenizer {self._called} cannot give codes to items it was not fitted on; choose "
-                "rqkmeans, rqvae, quasid or unisid"
+                "rqkmeans, rqvae, quasid, letter, opq or unisid"
             )
         if self.assigns_by == "vectors":
             self._require_vectors(items)

@@ -12,10 +12,10 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from recbole_sid.checkpoint import Checkpoint
 from recbole_sid.items.encoder import EncoderSettings, encode
 from recbole_sid.items.pairs import Interactions, ItemPairs, PairSettings, item_pairs
 from recbole_sid.items.prompt import Prompt, PromptSettings
+from recbole_sid.items.schema import schema_columns
 from recbole_sid.items.source import ItemSource
 from recbole_sid.items.table import ItemFields, ItemTable
 from recbole_sid.items.vectors import VectorSettings, load_item_vectors
@@ -35,12 +36,32 @@ from recbole_sid.tokenizer.base import Items, Tokenizer
 from recbole_sid.tokenizer.code_cache import Fitted, read_cache, write_cache
 
 if TYPE_CHECKING:
-    from recbole_sid.config import Config
+    from recbole_sid.config import Config, RunSettings
+    from recbole_sid.registry import ComponentSpec
 
 logger = logging.getLogger("recbole_sid")
 
 # Raise it when what tokenizers share gives other codes, so that no stale file is read.
 CACHE_VERSION = 2
+
+
+class ItemConfig(Protocol):
+    """The part of our ``Config`` that reads items and makes the tokenizer."""
+
+    @property
+    def final_config_dict(self) -> dict[str, Any]:
+        """All settings. The items stand in ``data_path``/``dataset``.item."""
+
+    @property
+    def run(self) -> RunSettings: ...
+
+    @property
+    def tokenizer_spec(self) -> ComponentSpec: ...
+
+    @property
+    def tokenizer_settings(self) -> Any: ...
+
+    def __getitem__(self, key: str) -> Any: ...
 
 
 class Stage1(NamedTuple):
@@ -58,7 +79,10 @@ class Stage1(NamedTuple):
 
 
 def semantic_ids(
-    config: Config, tokens: tuple[str, ...], training: Callable[[], Interactions]
+    config: Config,
+    tokens: tuple[str, ...],
+    training: Callable[[], Interactions],
+    behaviour: Callable[[], np.ndarray],
 ) -> Stage1:
     """SIDs of the items ``tokens``, from the cache or by running the configured tokenizer.
 
@@ -67,6 +91,8 @@ def semantic_ids(
         tokens: raw item ids; the rows of the result.
         training: gives the interactions of the training split, with rows of ``tokens`` as items;
             only called for a tokenizer that learns from pairs of items.
+        behaviour: gives ``Items.behaviour``, rows as in ``tokens``; only called for a tokenizer
+            that needs it.
 
     Raises:
         InputError: the item file, the vectors or the SID file do not fit; nothing is written then.
@@ -75,6 +101,8 @@ def semantic_ids(
     items = catalogue_items(config, tokens)
     if tokenizer.needs_pairs:
         items = replace(items, pairs=pairs_of(config, items, training()))
+    if tokenizer.needs_behaviour:
+        items = replace(items, behaviour=behaviour())
     fitted = fitted_codes(config, tokenizer, items)
     rule = config.run
     sids = apply_collision(
@@ -88,7 +116,7 @@ def semantic_ids(
     return Stage1(sids, fitted.embeddings, fitted.weights)
 
 
-def configured_tokenizer(config: Config) -> Tokenizer:
+def configured_tokenizer(config: ItemConfig) -> Tokenizer:
     """The tokenizer of the settings, not fitted yet."""
     return config.tokenizer_spec.cls(
         config.tokenizer_settings,
@@ -99,7 +127,7 @@ def configured_tokenizer(config: Config) -> Tokenizer:
 
 
 def catalogue_items(config: Config, tokens: tuple[str, ...]) -> Items:
-    """What the configured tokenizer reads of each item by itself: all but the pairs."""
+    """What the configured tokenizer reads of each item by itself: all but pairs and behaviour."""
     cls = config.tokenizer_spec.cls
     return Items(
         tokens,
@@ -167,14 +195,14 @@ def describe(sids: SemanticIDs) -> str:
     return f"{shape}; {shared}, perplexity {perplexity}"
 
 
-def item_vectors(config: Config, tokens: tuple[str, ...]) -> np.ndarray:
+def item_vectors(config: ItemConfig, tokens: tuple[str, ...]) -> np.ndarray:
     """One vector an item, float32 (n, d): the user's own, or the encoded prompts."""
     values: Mapping[str, Any] = config.final_config_dict
     own = build(VectorSettings, values)
     if own.item_embedding_file is not None:
         return load_item_vectors(own.item_embedding_file, own.item_embedding_ids, tokens)
     return encode(
-        item_texts(config, tokens),
+        item_texts(config, tokens, tell=True),
         build(EncoderSettings, values),
         config.run.cache_folder / "vectors",
         config["device"],
@@ -208,15 +236,18 @@ def pairs_of(config: Config, items: Items, training: Interactions) -> ItemPairs:
     return pairs.taken(place)
 
 
-def source_of(config: Config, tokens: tuple[str, ...]) -> ItemSource:
+def source_of(config: ItemConfig, tokens: tuple[str, ...]) -> ItemSource:
     """The columns and images of the items ``tokens``."""
-    return ItemSource.read(
+    source = ItemSource.read(
         config.final_config_dict,
         tokens,
         config.run.cache_folder / "vectors",
         config["device"],
         bool(config["show_progress"]),
     )
+    read = schema_columns(source.schema, source.fields)
+    _tell_columns("inputs", source.table, source.fields, read)
+    return source
 
 
 def titles(config: Config, tokens: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -226,8 +257,8 @@ def titles(config: Config, tokens: tuple[str, ...]) -> tuple[str, ...] | None:
     return tuple(item_texts(config, tokens))
 
 
-def item_texts(config: Config, tokens: tuple[str, ...]) -> list[str]:
-    """The prompt of every item.
+def item_texts(config: ItemConfig, tokens: tuple[str, ...], *, tell: bool = False) -> list[str]:
+    """The prompt of every item; ``tell`` logs what it is made from.
 
     Raises:
         InputError: the item file or a column is missing, or no item has any text.
@@ -237,7 +268,23 @@ def item_texts(config: Config, tokens: tuple[str, ...]) -> list[str]:
     prompt = Prompt(build(PromptSettings, values).prompt_template, fields)
     path = Path(config["data_path"]) / f"{config['dataset']}.item"
     table = ItemTable.read(path, config["ITEM_ID_FIELD"], prompt.fields, config["field_separator"])
-    return prompt.render(table.aligned(tokens))
+    table = table.aligned(tokens)
+    if tell:
+        _tell_columns("texts", table, fields, prompt.fields)
+    return prompt.render(table)
+
+
+def _tell_columns(what: str, table: ItemTable, fields: ItemFields, read: Sequence[str]) -> None:
+    """One line on the columns ``read``; a text field is one where some cell has two words."""
+    filled = [name for name in read if any(table.columns[name])]
+    texts = [name for name in filled if name in fields.item_text_fields]
+    words = (" " in cell for name in texts for cell in table.columns[name])
+    logger.info(
+        "Item %s: made from %s%s",
+        what,
+        ", ".join(filled) or "nothing",
+        "" if any(words) else "; no text column",
+    )
 
 
 def source_hash(cls: type) -> str | None:
@@ -268,4 +315,6 @@ def _key(identity: list[Any], items: Items) -> str:
         digest.update(items.pairs.taken(np.asarray(order)).fingerprint().encode())
     if items.source is not None:
         digest.update(items.source.take(order).fingerprint().encode())
+    if items.behaviour is not None:
+        digest.update(np.ascontiguousarray(items.behaviour[order]).tobytes())
     return digest.hexdigest()

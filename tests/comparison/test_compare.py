@@ -161,7 +161,7 @@ def test_splits_by_hand(made):
     split = read_split(run.config)
     # Trained on: u1 a b c, u2 b c d, u3 f a b.
     assert split.item_counts == {"a": 2, "b": 3, "c": 2, "d": 1, "e": 0, "f": 1}
-    assert split.test == {"u1": "e", "u2": "a", "u3": "d"}
+    assert split.test == {"u1": ["e"], "u2": ["a"], "u3": ["d"]}
     assert split.counts == {"users": 3, "items": 6, "interactions": 15, "valid": 3, "test": 3}
     lines = [
         "['u1', ['a', 'b', 'c'], ['d'], ['e']]",
@@ -170,6 +170,72 @@ def test_splits_by_hand(made):
     ]
     text = "".join(f"{line}\n" for line in lines).encode()
     assert split.hashes["test"] == hashlib.sha256(text).hexdigest()
+
+
+SPLIT_IN_TIME = {
+    "split_times": [2, 4],
+    "user_inter_num_interval": "[0,inf)",
+    "eval_step": 1,
+    "epochs": 1,
+    "resamples": 200,
+}
+
+
+def test_a_split_in_time_by_hand(made, tmp_path):
+    """Times are 0 to 4 for everyone; u0 has three items, and late begins at 3."""
+    file = tmp_path / "data" / "made" / "made.inter"
+    file.write_text(file.read_text() + "late\tb\t3\nlate\tc\t4\nlate\tf\t4.5\n")
+    runs = make_plan(["SASRec", "TIGER"], None, [], {**made, **SPLIT_IN_TIME}).runs
+    assert runs[0].config["eval_args"]["split"] is None
+    one, other = (read_split(run.config) for run in runs)
+    assert one == other
+    # Trained on: u0 a b, u1 a b, u2 b c, u3 f a; the first ones are history only, and count.
+    assert one.item_counts == {"a": 3, "b": 3, "c": 1, "d": 0, "e": 0, "f": 1}
+    assert one.counts == {"users": 5, "items": 6, "interactions": 21, "valid": 7, "test": 5}
+    assert one.test == {"u1": ["e"], "u2": ["a"], "u3": ["d"], "late": ["c", "f"]}
+    lines = [
+        "['late', ['b'], [], [], ['c', 'f']]",
+        "['u1', [], ['a', 'b'], ['c', 'd'], ['e']]",
+        "['u2', [], ['b', 'c'], ['d', 'e'], ['a']]",
+        "['u3', [], ['f', 'a'], ['b', 'c'], ['d']]",
+    ]
+    text = "".join(f"{line}\n" for line in lines).encode()
+    assert one.hashes["test"] == hashlib.sha256(text).hexdigest()
+    # A history may be cut; the split is the same.
+    short = {**made, **SPLIT_IN_TIME, "MAX_ITEM_LIST_LENGTH": 1}
+    assert read_split(make_plan(["SASRec"], None, [], short).runs[0].config) == one
+    moved = {**made, **SPLIT_IN_TIME, "split_times": [2, 4.2]}
+    assert read_split(make_plan(["SASRec"], None, [], moved).runs[0].config).hashes != one.hashes
+
+
+def test_models_are_compared_on_a_split_in_time(made, tmp_path):
+    file = write(tmp_path, {
+        "models": {
+            "TIGER": {key: value for key, value in OF_TIGER.items()},
+            "SASRec": FILE["models"]["SASRec"],
+        }
+    })  # fmt: skip
+    given = {**made, **SPLIT_IN_TIME, "show_progress": False, "split_times": "[1.5, 3]"}
+    compare(None, settings=file, config_dict=given)
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert found["counts"]["test"] == 6
+    for row in found["models"]:
+        result = json.loads(Path(row["runs"][0]["folder"], "result.json").read_text())
+        assert row["cells"]["test/ndcg@2"]["mean"] == result["test_result"]["ndcg@2"]
+        agrees_without_hit_at_2(Path(row["runs"][0]["folder"]))
+    best = found["best"]
+    (other,) = found["significance"][best]
+    means = {row["model"]: row["cells"]["test/ndcg@2"]["mean"] for row in found["models"]}
+    gap = means[other] - means[best]
+    assert found["significance"][best][other]["mean"] == pytest.approx(gap, abs=1e-6)
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    assert "items before 1.5 (1970-01-01T00:00:01Z) train" in text
+    assert "The last item of a user" not in text
+
+
+def agrees_without_hit_at_2(run: Path) -> None:
+    test = json.loads((run / "result.json").read_text())["test_result"]
+    agrees(run, {"test_result": test | {"hit@2": test["recall@2"]}})
 
 
 def test_models_on_other_data_are_refused(made):
@@ -190,10 +256,10 @@ def test_the_split_that_differs_is_named():
 
 
 def test_outcomes_on_other_targets_are_refused():
-    check_outcomes("A", {"u": "a", "w": "b"}, ["w", "u"], ["b", "a"])
+    check_outcomes("A", {"u": ["a"], "w": ["b", "a"]}, ["w", "u", "w"], ["b", "a", "a"])
     for users, targets in (["u"], ["a"]), (["u", "w"], ["a", "a"]), (["u", "w", "u"], list("aba")):
         with pytest.raises(InputError, match="outcomes of A are not on the test split"):
-            check_outcomes("A", {"u": "a", "w": "b"}, users, targets)
+            check_outcomes("A", {"u": ["a"], "w": ["b"]}, users, targets)
 
 
 def test_each_kind_of_model_has_its_evaluation_batch(made):
@@ -292,6 +358,16 @@ REFUSED = {
         ["Pop"],
         {"eval_args": {"split": {"RS": [8, 1, 1]}, "order": "TO", "group_by": "user"}},
         "'eval_args: split' is",
+    ),
+    "a general model on a split in time": (
+        ["SASRec", "Pop"],
+        {"split_times": [1, 3]},
+        "model Pop: under split_times a user may have several items to find",
+    ),
+    "two splits": (
+        ["SASRec"],
+        {"split_times": [1, 3], "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO"}},
+        "'split_times' and 'eval_args: split'",
     ),
     "sampled evaluation": (
         ["Pop"],

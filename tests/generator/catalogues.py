@@ -50,6 +50,7 @@ def tiger(sids: SemanticIDs, seed: int = 0, window: int = 6, **changes: object) 
         "item_embedding_init": 1.0,
         "position_init": 1.0,
         "label_smoothing": 0.0,
+        "loss_temperature": 1.0,
         "user_tokens": 0,
     }
     torch.manual_seed(seed)

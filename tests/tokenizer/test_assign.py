@@ -21,6 +21,8 @@ from recbole_sid.items.table import ItemTable
 from recbole_sid.resources import resource_dir
 from recbole_sid.tokenizer.base import BaseCodes, Items, LevelSettings, Tokenizer
 from recbole_sid.tokenizer.blocks import BLOCK_ROWS
+from recbole_sid.tokenizer.letter import LETTER
+from recbole_sid.tokenizer.opq import OPQ
 from recbole_sid.tokenizer.quasid import QuaSID
 from recbole_sid.tokenizer.random_codes import RandomCodes
 from recbole_sid.tokenizer.rqkmeans import RQKMeans
@@ -32,7 +34,8 @@ from tests.tokenizer.tiny_models import tiny
 CPU = torch.device("cpu")
 PROPERTIES = resource_dir("properties")
 CLASSES: dict[str, type[Tokenizer]] = {
-    "rqkmeans": RQKMeans, "rqvae": RQVAE, "quasid": QuaSID, "unisid": UniSID,
+    "rqkmeans": RQKMeans, "rqvae": RQVAE, "quasid": QuaSID, "letter": LETTER, "opq": OPQ,
+    "unisid": UniSID,
 }  # fmt: skip
 N_ITEMS, DIM = 60, 24
 WORDS = ("water bowl", "rose soap", "home kitchen", "soap of rose")
@@ -51,10 +54,12 @@ def make(bert: str) -> Make:
         file = PROPERTIES / "tokenizer" / f"{name}.yaml"
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
         small: dict[str, Any] = {"codebook_size": 12}
-        if name in ("rqvae", "quasid"):
+        if name in ("rqvae", "quasid", "letter"):
             small |= {"epochs": 3, "batch_size": 32, "hidden_sizes": [20], "latent_dim": 6}
             small |= {"reduce_dim": 16, "log_every": 3}
-        if name == "rqkmeans":
+        if name == "letter":
+            small |= {"diversity_clusters": 4}
+        if name in ("rqkmeans", "opq"):
             small |= {"reduce_dim": 8}
         if name == "unisid":
             small |= {"backbone": bert, "backbone_top_layers": 1, "batch_size": 16, "epochs": 1}
@@ -95,7 +100,9 @@ def catalogue(n_items: int = N_ITEMS, images: bool = False) -> Items:
     offsets = (np.arange(n_items + 1, dtype=np.int64) + 1) // 2
     odd = np.arange(1, n_items, 2, dtype=np.int32)
     pairs = ItemPairs(offsets, odd, np.ones(len(odd), np.float32))
-    return Items(names(n_items), vectors, pairs, source(n_items, images))
+    behaviour = np.random.RandomState(1).randn(n_items, 5).astype(np.float32)
+    own = source(n_items, images)
+    return Items(names(n_items), vectors, pairs, own, behaviour=behaviour)
 
 
 def bare(tokenizer: Tokenizer, items: Items) -> Items:
@@ -164,7 +171,7 @@ def test_the_weights_know_no_items(make, name):
     assert all(N_ITEMS not in array.shape for array in weights.values())
 
 
-@pytest.mark.parametrize("name", ["rqkmeans", "rqvae"])
+@pytest.mark.parametrize("name", ["rqkmeans", "rqvae", "opq"])
 def test_more_items_than_a_block(make, name):
     items = catalogue(2 * BLOCK_ROWS + 6)
     fitted = make(name, codebook_size=64).fit(items)
@@ -265,7 +272,7 @@ def test_unisid_reads_text_and_images_of_the_new_items(make):
 def test_tokenizers_that_learn_nothing_refuse(cls, name):
     tokenizer = cls(LevelSettings(2, 4), seed=0, device=CPU, progress=False)
     refusal = f"tokenizer {name} cannot give codes to items it was not fitted on; choose rqkmeans, "
-    with pytest.raises(InputError, match=refusal + "rqvae, quasid or unisid"):
+    with pytest.raises(InputError, match=refusal + "rqvae, quasid, letter, opq or unisid"):
         tokenizer.assign(catalogue(), {})
 
 
@@ -280,7 +287,7 @@ def test_what_is_read_must_be_there(make, name):
         tokenizer.assign(Items(names(N_ITEMS), None, source=wrong[1]), {})
 
 
-@pytest.mark.parametrize("name", ["rqkmeans", "rqvae", "quasid"])
+@pytest.mark.parametrize("name", ["rqkmeans", "rqvae", "quasid", "letter", "opq"])
 @pytest.mark.parametrize("reduce_dim", [None, 8])
 def test_vectors_of_other_dimensions_are_refused(make, name, reduce_dim):
     items = catalogue()
@@ -298,6 +305,8 @@ def test_vectors_of_other_dimensions_are_refused(make, name, reduce_dim):
     ("rqvae", {"standardize": False}, r"'mean' is not known; 'scale' is not known"),
     ("rqvae", {"latent_dim": 5}, r"'encoder.3.weight' has the shape \(6, 20\).* \(5, 20\)"),
     ("rqvae", {"codebook_size": 9}, r"codebooks.0.vectors' has the shape \(12, 6\).* \(9, 6\)"),
+    ("opq", {"levels": 5}, r"'projection' has the shape \(8, 24\).* \(10, 24\)"),
+    ("opq", {"codebook_size": 9}, r"'codebook_1' has the shape \(12, 2\).* \(9, 2\)"),
     ("unisid", {"embedding_dim": 6}, r"'embedding.weight' has the shape \(5, 16\).* \(6, 16\)"),
     ("unisid", {"levels": 2}, r"'heads.2.weight' is not known"),
     ("unisid", {"backbone_train": "none"}, r"is not known.*; and \d+ more"),

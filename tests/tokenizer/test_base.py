@@ -37,6 +37,16 @@ def test_take_keeps_tokens_and_vectors_together():
     assert items.vectors.tolist() == [[3], [1]]
 
 
+def test_behaviour_goes_with_the_items_and_is_checked():
+    behaviour = np.array([[1, 0], [0, 2]], dtype=np.float32)
+    items = Items(("x", "y"), None, behaviour=behaviour)
+    assert items.take([1]).behaviour.tolist() == [[0, 2]]
+    with pytest.raises(InputError, match=r"behaviour vectors have shape \(1, 2\)"):
+        Items(("x", "y"), None, behaviour=behaviour[:1])
+    with pytest.raises(InputError, match="behaviour vectors are float64"):
+        Items(("x", "y"), None, behaviour=behaviour.astype(np.float64))
+
+
 def test_missing_vectors_are_refused_with_remedy():
     with pytest.raises(InputError, match=r"FirstLetter needs item vectors.*item_text_fields"):
         first_letter().fit(Items(("a",), None))
@@ -78,7 +88,7 @@ def test_sizes_from_one_number_and_from_a_list():
     ("levels", "size", "key"),
     [
         (0, 4, "tokenizer_levels"),
-        (33, 4, "tokenizer_levels"),
+        (65, 4, "tokenizer_levels"),
         (2, [4], "tokenizer_codebook_size"),
         (2, 1, "tokenizer_codebook_size"),
         (2, [4, 0], "tokenizer_codebook_size"),

@@ -1,0 +1,1 @@
+"""Click prediction with semantic IDs: one probability for a user and an item, no generator."""

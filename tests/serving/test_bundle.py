@@ -1,0 +1,264 @@
+"""Runs and exports are opened without their data set, and damaged ones are refused."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import recbole_sid
+from recbole_sid import registry
+from recbole_sid.errors import InputError
+from recbole_sid.model.recommender import SIDRecommender
+from recbole_sid.serving import bundle as bundle_module
+from recbole_sid.serving.bundle import export, open_bundle, write_export
+from recbole_sid.serving.recommender import Recommender
+from tests.runs import snapshot
+from tests.serving.conftest import WINDOW, K
+
+
+@pytest.fixture
+def copied(made, tmp_path) -> Path:
+    return Path(shutil.copytree(made.export, tmp_path / "copy"))
+
+
+def equal(first, second) -> bool:
+    """To the last bit."""
+    return first[0] == second[0] and first[1].tobytes() == second[1].tobytes()
+
+
+@pytest.mark.parametrize("exclude", [False, True])
+def test_run_export_and_single_requests_give_the_lists_of_evaluation(made, exclude):
+    for folder in (made.run, made.export):
+        found = recbole_sid.recommend(
+            folder, made.histories, K, exclude_history=exclude, batch_size=1
+        )
+        recommender = Recommender.load(folder)
+        for user, items, scores in found:
+            assert equal((items, scores), made.lists[exclude][user])
+            single = recommender.recommend(made.histories[user], K, user, exclude)
+            assert equal(single, made.lists[exclude][user])
+            assert single.unknown == []
+    together = recbole_sid.recommend(made.export, made.histories, K, exclude_history=exclude)
+    many = recommender.recommend_many(
+        list(made.histories.values()), K, list(made.histories), exclude
+    )
+    for (_, items, scores), answer in zip(together, many, strict=True):
+        assert equal((items, scores), answer)
+
+
+def test_an_export_holds_the_run(made):
+    run, exported = open_bundle(made.run), open_bundle(made.export)
+    assert exported.sids.tokens == run.sids.tokens
+    assert exported.sids.fingerprint() == run.sids.fingerprint()
+    assert (exported.window, exported.beam_size, exported.exclude_history) == (WINDOW, 10, False)
+    weights = run.generator.state_dict()
+    assert weights.keys() == exported.generator.state_dict().keys()
+    for name, tensor in exported.generator.state_dict().items():
+        assert torch.equal(tensor, weights[name])
+    assert not exported.generator.training
+    assert not any(weight.requires_grad for weight in exported.generator.parameters())
+    if (made.run / "item_vectors.safetensors").is_file():
+        assert np.array_equal(exported.vectors, run.vectors)
+    assert (exported.vectors is None) == (exported.settings["generator"] == "tiger")
+    assert {path.suffix for path in made.export.iterdir()} == {".json", ".safetensors"}
+
+
+def test_an_export_is_the_same_each_time_and_names_no_place(made, tmp_path):
+    for source in (made.run, made.export):
+        again = export(source, tmp_path / source.name)
+        assert snapshot(again) == snapshot(made.export)
+    head = (made.export / "export.json").read_text()
+    assert str(made.run.parent) not in head
+    stored = yaml.safe_load((made.run / "config.yaml").read_text())
+    settings = json.loads(head)["settings"]
+    assert set(stored) - set(settings) == {"data_path", "cache_dir"}
+    if stored["item_embedding_file"]:
+        assert settings["item_embedding_file"] == "vectors.npy"
+
+
+def test_a_tokenizers_weights_come_along(made, tmp_path):
+    run = Path(shutil.copytree(made.run, tmp_path / "run"))
+    (run / "tokenizer.safetensors").write_bytes(b"weights of a tokenizer")
+    found = export(run, tmp_path / "export") / "tokenizer.safetensors"
+    assert found.read_bytes() == b"weights of a tokenizer"
+
+
+def test_users_are_told_apart_by_the_hash_of_their_names(made):
+    bundle = open_bundle(made.export)
+    if bundle.settings["generator"] == "tiger":
+        # crc32 of u0, u1 and [PAD], modulo 3, worked out elsewhere.
+        assert bundle.users(["u0", "u1", None, "[PAD]"]).tolist() == [
+            893956064 % 3, 1112514422 % 3, 2994423514 % 3, 2994423514 % 3
+        ]  # fmt: skip
+    else:
+        assert bundle.users(["u0", None]).tolist() == [0, 0]
+
+
+FILES = ("export.json", "model.safetensors", "sids.safetensors")
+
+
+@pytest.mark.parametrize("name", [*FILES, "item_vectors.safetensors"])
+def test_damage_to_any_file_is_refused(copied, name):
+    path = copied / name
+    if not path.is_file():
+        pytest.skip("only generators that read vectors have them")
+    whole = path.read_bytes()
+    for place in (0, len(whole) // 2, len(whole) - 3):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(InputError, match=name):
+            open_bundle(copied)
+    path.write_bytes(whole[:-1])
+    if name != "export.json":  # whose last byte is the end of the line
+        with pytest.raises(InputError, match=f"{name}' is damaged: its sha256 is .* Copy it again"):
+            open_bundle(copied)
+    path.unlink()
+    with pytest.raises(InputError, match=r"has no config.yaml" if name == FILES[0] else name):
+        open_bundle(copied)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 2}, "has format version 2, but this release reads 1"),
+        ({"format": "other"}, "is not the head of an export"),
+        ({"settings": {}}, "is damaged or was edited"),
+        ({"files": {"../run/config.yaml": "0"}}, "is damaged or was edited"),
+        ({"checksum": None}, "is damaged or was edited"),
+    ],
+)
+def test_another_head_is_refused(copied, change, message):
+    path = copied / "export.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=message):
+        open_bundle(copied)
+
+
+def test_a_file_that_the_head_does_not_name_is_refused(copied):
+    (copied / "items.json").write_text("{}")
+    with pytest.raises(InputError, match=r"items.json' does not belong to the export"):
+        open_bundle(copied)
+
+
+def test_what_is_no_run_of_ours_is_refused(made, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"'nowhere' has no config.yaml"):
+        open_bundle("nowhere")
+    run = Path(shutil.copytree(made.run, tmp_path / "run"))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    for generator, message in ((None, "without a generator"), ("tigre", "Did you mean 'tiger'")):
+        (run / "config.yaml").write_text(yaml.safe_dump(config | {"generator": generator}))
+        with pytest.raises(InputError, match=message):
+            open_bundle(run)
+
+    class Own(SIDRecommender):
+        def rank_histories(self, *args):
+            return super().rank_histories(*args)
+
+    spec = registry.model(config["model"])
+    monkeypatch.setattr(registry, "model", lambda name: replace(spec, recommender=Own))
+    with pytest.raises(InputError, match="ranks by a rank_histories of its own"):
+        open_bundle(made.run)
+
+
+def test_an_older_run_gets_the_defaults_of_settings_that_are_new(made, tmp_path):
+    run = Path(shutil.copytree(made.run, tmp_path / "run"))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    del config["exclude_history"], config["window_stride"]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    bundle = open_bundle(run)
+    assert bundle.exclude_history is False
+    assert bundle.settings["window_stride"] >= 1
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+def test_only_an_export_is_replaced_and_only_on_demand(made, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    assert export(made.run, output) == output  # an empty folder is no loss
+    with pytest.raises(InputError, match=r"out' exists: name another folder, or .* --overwrite"):
+        export(made.run, output)
+    (output / "items.json").write_text("{}")
+    export(made.run, output, overwrite=True)
+    assert snapshot(output) == snapshot(made.export)
+    (output / "thesis.tex").write_text("years of work")
+    before = snapshot(output)
+    with pytest.raises(InputError, match=r"holds 'thesis.tex', which is no part of an export"):
+        export(made.run, output, overwrite=True)
+    assert snapshot(output) == before
+    with pytest.raises(InputError, match=r"'config.yaml', .* which is no part of an export"):
+        export(made.run, made.run, overwrite=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="exists and is no folder"):
+        export(made.run, tmp_path / "file", overwrite=True)
+    with pytest.raises(InputError, match="there is no folder"):
+        export(made.run, tmp_path / "no" / "out")
+
+
+def test_an_export_that_fails_leaves_what_was_there(made, tmp_path, monkeypatch):
+    output = export(made.run, tmp_path / "out")
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    parts = _parts(made)
+    monkeypatch.setattr(bundle_module, "_sha256", full)
+    with pytest.raises(InputError, match=r"cannot be written: .*No space left"):
+        export(made.run, tmp_path / "other")
+    with pytest.raises(InputError, match=r"cannot be written: .*No space left"):
+        write_export(output, {}, *parts, overwrite=True)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert snapshot(output) == snapshot(made.export)
+
+
+def _parts(made):
+    bundle = open_bundle(made.export)
+    return bundle.sids, bundle.vectors, made.export / "model.safetensors", None
+
+
+def test_weights_are_written_as_those_of_other_sids(made, tmp_path):
+    """As for a catalogue that has grown: the same weights, one more item."""
+    bundle = open_bundle(made.export)
+    _, vectors, weights, _ = _parts(made)
+    codes = bundle.sids.codes
+    free = next(
+        code
+        for code in np.ndindex(*bundle.sids.sizes)
+        if not (codes == np.array(code)).all(axis=1).any()
+    )
+    grown = replace(
+        bundle.sids,
+        tokens=(*bundle.sids.tokens, "new"),
+        codes=np.concatenate([codes, np.array([free], np.int32)]),
+    )
+    if vectors is not None:
+        vectors = np.concatenate([vectors, vectors[:1]])
+    held = {f"generator.{k}": v for k, v in bundle.generator.state_dict().items()}
+    for number, given in enumerate((weights, held)):
+        output = write_export(tmp_path / str(number), bundle.settings, grown, vectors, given, None)
+        recommender = Recommender.load(output)
+        assert recommender.n_items == 41
+        assert recommender.recommend(["new"], 3).unknown == []
+        only = recommender.recommend(["i1"], 3, allowed=recommender.filter(["new"]))
+        assert only.items == ["new"]
+
+
+def test_columns_travel_with_the_items(made, tmp_path):
+    columns = {"title": [f"Thing {n}" for n in range(40)], "available_from": [None, 1.5] * 20}
+    bundle = open_bundle(made.export)
+    output = write_export(tmp_path / "out", bundle.settings, *_parts(made), items=columns)
+    assert open_bundle(output).columns == columns
+    again = export(output, tmp_path / "again")
+    assert snapshot(again) == snapshot(output)
+    wrong = {"title": ["one"]}
+    output = write_export(tmp_path / "wrong", bundle.settings, *_parts(made), items=wrong)
+    with pytest.raises(InputError, match="has 1 values of 'title', but there are 40 items"):
+        open_bundle(output)
