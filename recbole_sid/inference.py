@@ -30,7 +30,10 @@ logger = logging.getLogger("recbole_sid")
 
 UNKNOWN = ("skip", "refuse")
 EVALUATION_SETTINGS = frozenset(
-    ["topk", "metrics", "exclude_history", "eval_batch_size", "metric_decimal_place"]
+    [
+        *("topk", "metrics", "exclude_history", "eval_batch_size", "metric_decimal_place"),
+        *("filter_unavailable", "allowed_items", "available_from_field", "available_until_field"),
+    ]
 )
 Histories = Mapping[str, Sequence[str]] | Sequence[Sequence[str]]
 

@@ -99,7 +99,7 @@ def _refuse_lost_inputs(config: Config, folder: Path) -> None:
 
 
 def _stage_1_files(config: Config) -> dict[str, Path]:
-    """The user's files that stage 1 reads, by their settings; the item file is not among them."""
+    """The user's files that a run reads besides those of the data set, by their settings."""
     values = config.final_config_dict
     return {
         key: Path(values[key])

@@ -55,7 +55,7 @@ def test_each_layer_goes_before_the_one_below(tmp_path, monkeypatch, table):
         "stock/properties/overall",
         "stock/properties/dataset/sample", "stock/properties/dataset/made",
         "ours/properties/overall", "ours/properties/items", "ours/properties/pairs",
-        "ours/properties/schema",
+        "ours/properties/behaviour", "ours/properties/schema",
         "tokenizer", "generator", "model",
         "ours/dataset_configs/made", "stock/properties/quick_start_config/sequential",
         "file1", "file2", "dict", "command",

@@ -22,6 +22,7 @@ import yaml
 
 from recbole_sid import registry
 from recbole_sid.resources import resource_dir
+from tests.test_example_ads import COMMANDS as EXAMPLE
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -65,7 +66,14 @@ def blocks() -> list[Block]:
 
 
 BLOCKS = blocks()
-LINES = [line for block in BLOCKS if block.language == "bash" for line in block.text.splitlines()]
+# The example's commands have a test of their own.
+LINES = [
+    line
+    for block in BLOCKS
+    if block.language == "bash"
+    for line in block.text.splitlines()
+    if line not in EXAMPLE
+]
 INLINE = re.findall(r"`((?:pip|python|recbole-sid|tensorboard) [^`]+)`", README)
 COMMANDS = [part.strip() for line in [*LINES, *INLINE] for part in line.split("&&")]
 
@@ -303,6 +311,10 @@ def test_there_are_two_commands_and_ci_runs_the_second() -> None:
     first, second = [line for line in LINES if "&&" in line]
     assert first == 'pip install -e ".[offline]" && python run_recbole_sid.py --epochs=8'
     assert f"test_command='{second}'" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_example_is_in_the_readme() -> None:
+    assert "\n".join(EXAMPLE) in README
 
 
 def test_every_command_is_of_a_kind_that_is_tried() -> None:

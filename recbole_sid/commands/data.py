@@ -89,7 +89,7 @@ def report_command(arguments: Sequence[str]) -> None:
     from recbole_sid.page.report import report
 
     folders = list(takewhile(lambda word: not word.startswith("--"), arguments))
-    known = ("output", "figures", "overwrite")
+    known = ("output", "figures", "image_bytes", "overwrite")
     values = checked_arguments("report", arguments[len(folders) :], known, ("output",))
     with logging_run():
         result = report(folders, **values)

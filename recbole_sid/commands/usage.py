@@ -185,6 +185,7 @@ tables, curves, plots, the items behind every SID, and what was recommended to s
   FOLDER …              one or more, before all options
   --output FILE         an .html file; --overwrite replaces what exists
   --figures FOLDER      the plots also as .svg and .png
+  --image_bytes 3000000  thumbnails of the items, at most so many bytes; 0: none
 """,
     ),
 }

@@ -24,7 +24,9 @@ METRICS = ("recall", "ndcg", "mrr", "hit")
 
 @dataclass(frozen=True)
 class Outcomes:
-    """One row a user of the split; n rows, lists of K = max(topk) items.
+    """One row a target of the split; n rows, lists of K = max(topk) items.
+
+    Under ``split_times`` a user has several rows.
 
     ``users``: raw ids, (n,).
     ``items``: raw ids of the catalogue by number, from 1; number 0 is an empty place.

@@ -19,12 +19,10 @@ from recbole_sid.model.recommender import training_histories, training_interacti
 from recbole_sid.settings import require
 from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.tokenizer.pipeline import semantic_ids
+from recbole_sid.trainer import LEARNERS
 
 if TYPE_CHECKING:
     from recbole_sid.config import Config
-
-# RecBole's trainer takes Adam for a name that it does not know.
-LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop")
 
 
 class ClickModel(SequentialRecommender):
@@ -58,7 +56,7 @@ class ClickModel(SequentialRecommender):
                 dataset; RecBole does not know the optimizer.
         """
         super().__init__(config, dataset)
-        learner = config["learner"]
+        learner = config["learner"]  # RecBole takes Adam for a name that it does not know
         require(str(learner).lower() in LEARNERS, "learner", learner, "one of " + preview(LEARNERS))
         self.label_field: str = config["LABEL_FIELD"]
         check_labels(config, dataset)

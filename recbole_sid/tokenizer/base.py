@@ -85,8 +85,8 @@ class Items:
         if not finite.all():
             rows = np.flatnonzero(~finite)
             raise InputError(
-                f"the {name} vectors of {len(rows)} items hold NaN or infinite numbers, but must be "
-                f"finite: {preview(self.tokens[row] for row in rows)}. Encode these items again "
+                f"the {name} vectors of {len(rows)} items hold NaN or infinite numbers, but must "
+                f"be finite: {preview(self.tokens[row] for row in rows)}. Encode these items again "
                 "or leave them out"
             )
 

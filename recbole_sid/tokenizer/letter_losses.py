@@ -34,8 +34,8 @@ def diversity_loss(code_vectors: Tensor, codes: Tensor, partners: Tensor) -> Ten
 
         mean over i of -ln( exp(e_c · e_p) / Σ_{k ≠ c} exp(e_c · e_k) )
 
-    with c the code of item i and p its partner. The sum is over all codes but the chosen one, so that clusters part and the codes
-    of each spread evenly around their items.
+    with c the code of item i and p its partner. The sum is over all codes but the chosen one, so
+    that clusters part, and the codes of each stay together.
 
     Args:
         code_vectors: e (K, d) of the level.

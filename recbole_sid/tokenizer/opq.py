@@ -63,8 +63,8 @@ class OPQ(Tokenizer[OPQSettings]):
     levels, each with a k-means of its own. Where the components do not divide into the levels,
     zeros fill them up before the rotation.
 
-    With fewer items than codes a level has fewer centroids than codes; such a code costs items a
-    zero vector.
+    With fewer items than codes a level has fewer centroids than codes; the vector of a code without
+    one is zero.
     """
 
     Settings: ClassVar[type] = OPQSettings
@@ -118,8 +118,8 @@ class OPQ(Tokenizer[OPQSettings]):
         sample = (vectors[rows] - mean) @ components.T  # (s, k)
         if settings.whiten:
             deviations = np.sqrt(np.square(sample, dtype=np.float64).mean(axis=0))
-            # Components that do not vary, as of equal vectors, stay as they are.
-            varies = deviations > deviations.max() * np.finfo(np.float32).eps
+            # Components that vary by rounding alone, as of equal vectors, stay as they are.
+            varies = deviations > deviations.max() * np.sqrt(np.finfo(np.float32).eps)
             scale = np.where(varies, deviations, 1).astype(np.float32)
             components, sample = components / scale[:, None], sample / scale
         missing = -len(components) % settings.levels

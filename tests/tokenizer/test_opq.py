@@ -110,6 +110,11 @@ def test_the_rotation_lowers_the_error_where_nothing_is_whitened():
     assert without["rotation"] == []
     assert len(learned["rotation"]) == 40
     assert learned["error"] < without["error"]
+    # The codes are those of the rotation that was learned, not of any other.
+    assert learned["error"] < 1.05 * learned["rotation"][-1]
+    assert (
+        learned["error"] < 0.9 * tokenizer(rotation_steps=1, **options).fit(items).report["error"]
+    )
 
 
 def test_whitened_components_vary_alike():
