@@ -354,8 +354,7 @@ class Config(recbole.config.Config):
             if spec.own is not None:
                 general[0] = {k: v for k, v in overall.items() if k not in _OF_GENERATORS}
             used, components = self._component_layers(spec)
-        ours = resource_dir("dataset_configs") / f"{dataset}.yaml"
-        tuned = _in_use(read_yaml(ours), used) if ours.is_file() else {}
+        tuned = _in_use(_of_dataset(dataset, spec), used)
         by_kind = stock("quick_start_config")
         judges = spec is not None and spec.own is not None
         layers = [
@@ -467,6 +466,16 @@ def _chosen(spec: registry.ModelSpec, names: Mapping[str, Any]) -> list[registry
     """The tokenizer and what stage 2 trains, by the settings ``tokenizer`` and ``generator``."""
     second = registry.generator(names["generator"]) if spec.own is None else spec.own
     return [registry.tokenizer(names["tokenizer"]), second]
+
+
+def _of_dataset(dataset: str, spec: registry.ModelSpec | None) -> dict[str, Any]:
+    """Our file on the data set; what stands there under ``generative`` is for generators alone."""
+    path = resource_dir("dataset_configs") / f"{dataset}.yaml"
+    if not path.is_file():
+        return {}
+    values = read_yaml(path)
+    generative = values.pop("generative", {})
+    return values | generative if spec is not None and spec.generator is not None else values
 
 
 def _in_use(values: Mapping[str, Any], used: Sequence[registry.ComponentSpec]) -> dict[str, Any]:

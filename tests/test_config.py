@@ -140,6 +140,16 @@ def test_a_dataset_tunes_only_the_tokenizer_it_names(tmp_path, monkeypatch):
         assert other["item_text_fields"] == ["class"]
 
 
+def test_what_a_dataset_says_of_generators_is_for_them_alone():
+    assert tiger()["epochs"] == 8
+    assert tiger(epochs=3)["epochs"] == 3
+    for other in ("SASRec", "R2LED"):
+        config = Config(other, "ml-100k")
+        assert config["epochs"] > 8
+        assert "generative" not in config
+    assert "generative" not in tiger()
+
+
 def test_recbole_models_keep_their_stock_settings(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["prog"])
     for model in ("BPR", "LightGCN", "GRU4Rec"):

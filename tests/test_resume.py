@@ -65,6 +65,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     kept = [row for row in rows if 20 <= count[row.split("\t")[0]] <= 30]
     (folder / "few" / "few.inter").write_text("\n".join([header, *kept]) + "\n")
     fields = read_yaml(resource_dir("dataset_configs") / "ml-100k.yaml")
+    fields.pop("generative")
     return {**fields, "model": "TIGER", "dataset": "few", "data_path": str(folder), **SETTINGS}
 
 

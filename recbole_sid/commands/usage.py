@@ -22,7 +22,7 @@ Without arguments: TIGER on ml-100k, which RecBole ships.
   --model NAME          TIGER, or any model of RecBole (SASRec, BPR, …)
   --dataset NAME        a folder NAME with NAME.inter and NAME.item in --data_path
   --config_files FILES  yaml files, separated by spaces; later ones win
-  --tokenizer NAME      rqkmeans, rqvae, quasid, unisid, random, file (with --sid_file)
+  --tokenizer NAME      rqkmeans, rqvae, quasid, letter, opq, unisid, random, file (--sid_file)
   --collision RULE      dedup, reassign_last, nearest_free, none
   --output FOLDER       the run's folder; default runs/DATASET-MODEL-HASH
   --resume              go on with an unfinished run of the same settings

@@ -269,9 +269,10 @@ def item_texts(config: ItemConfig, tokens: tuple[str, ...], *, tell: bool = Fals
     path = Path(config["data_path"]) / f"{config['dataset']}.item"
     table = ItemTable.read(path, config["ITEM_ID_FIELD"], prompt.fields, config["field_separator"])
     table = table.aligned(tokens)
+    texts = prompt.render(table)
     if tell:
         _tell_columns("texts", table, fields, prompt.fields)
-    return prompt.render(table)
+    return texts
 
 
 def _tell_columns(what: str, table: ItemTable, fields: ItemFields, read: Sequence[str]) -> None:
@@ -282,7 +283,7 @@ def _tell_columns(what: str, table: ItemTable, fields: ItemFields, read: Sequenc
     logger.info(
         "Item %s: made from %s%s",
         what,
-        ", ".join(filled) or "nothing",
+        ", ".join(filled),
         "" if any(words) else "; no text column",
     )
 

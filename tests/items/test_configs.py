@@ -18,7 +18,7 @@ from recbole_sid.items.vectors import VectorSettings
 ROOT = Path(__file__).parents[2]
 DEFAULTS = yaml.safe_load((ROOT / "properties" / "items.yaml").read_text())
 SCHEMA = yaml.safe_load((ROOT / "properties" / "schema.yaml").read_text())
-DATASETS = ["ml-100k", "beauty", "Amazon_Beauty", "office", "ad"]
+DATASETS = ["ml-100k", "beauty", "Amazon_Beauty", "office", "ad", "synthetic-ads"]
 ALL = (ItemFields, PromptSettings, EncoderSettings, VectorSettings)
 
 
@@ -38,7 +38,7 @@ def test_the_defaults_are_exactly_the_settings() -> None:
 def test_a_data_set_sets_known_keys_and_a_valid_prompt(dataset: str) -> None:
     values = config(dataset)
     recbole_keys = {"USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD", "load_col"}
-    others = {"tokenizer_codebook_size"} if dataset == "ml-100k" else recbole_keys
+    others = {"tokenizer_codebook_size", "generative"} if dataset == "ml-100k" else recbole_keys
     assert set(values) - set(DEFAULTS) - set(SCHEMA) == others
     if dataset != "ml-100k":
         assert values["load_col"] == {
