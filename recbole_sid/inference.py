@@ -217,8 +217,8 @@ def evaluate(run_folder: str | Path, **settings: Any) -> dict[str, Any]:
     stored = read_yaml(folder / CONFIG)
     if "generator" not in stored:
         raise InputError(
-            f"'{folder}' holds a model of clicks, {stored['model']}, which makes no lists to score: "
-            "its metrics are in result.json"
+            f"'{folder}' holds a model of clicks, {stored['model']}, which makes no lists to "
+            "score: its metrics are in result.json"
         )
     allowed = EVALUATION_SETTINGS | registry.generator(stored["generator"]).cls.decoding_settings
     _refuse_others(settings, allowed | {"show_progress"}, stored)

@@ -127,7 +127,10 @@ def open_bundle(folder: str | Path, device: torch.device | str | None = None) ->
     stored = _read_head(folder) if exported else _read_run(folder)
     name = stored.get("generator")
     if not isinstance(name, str):
-        raise InputError(f"'{folder}' holds settings without a generator: give a run of our models")
+        raise InputError(
+            f"'{folder}' holds {stored.get('model')}, which has no generator to recommend items: "
+            "give a run of a model that has one"
+        )
     spec = registry.generator(name)
     _refuse_own_ranking(stored)
     overall = read_yaml(resource_dir("properties") / "overall.yaml")

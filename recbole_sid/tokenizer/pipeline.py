@@ -283,7 +283,7 @@ def _tell_columns(what: str, table: ItemTable, fields: ItemFields, read: Sequenc
     logger.info(
         "Item %s: made from %s%s",
         what,
-        ", ".join(filled),
+        ", ".join(filled) or "no column",
         "" if any(words) else "; no text column",
     )
 

@@ -104,6 +104,13 @@ def test_what_items_of_one_prefix_have_in_common_is_learned(tmp_path, cache):
     assert result["test_result"]["logloss"] < 0.6
 
 
+def test_there_are_no_lists_to_recommend_or_to_evaluate(finished):
+    with pytest.raises(InputError, match="holds a model of clicks, R2LED, which makes no lists"):
+        recbole_sid.evaluate(finished["run_folder"])
+    with pytest.raises(InputError, match="R2LED"):
+        recbole_sid.recommend(finished["run_folder"], [["1"]])
+
+
 def test_a_finished_run_is_not_done_again(finished, caplog):
     folder = finished["run_folder"]
     before = (Path(folder) / "model.safetensors").stat().st_mtime_ns
