@@ -13,7 +13,6 @@ get into the split after it.
 from __future__ import annotations
 
 import datetime
-import math
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -25,6 +24,7 @@ from recbole.utils import FeatureType
 from recbole_sid.errors import InputError
 from recbole_sid.model.filters import check_times_as_written
 from recbole_sid.settings import require
+from recbole_sid.times import as_seconds
 
 _FORM = (
     "two times, [T1, T2], each a number of seconds or a text such as 2026-01-05 or "
@@ -44,32 +44,11 @@ def parse_times(value: Any) -> tuple[float, float] | None:
     parts = value.strip().strip("[]()").split(",") if isinstance(value, str) else value
     good = isinstance(parts, (list, tuple)) and len(parts) == 2
     require(good, "split_times", value, _FORM)
-    first, second = (_seconds(part, value) for part in parts)
+    found = [seconds for part in parts if (seconds := as_seconds(part)) is not None]
+    require(len(found) == 2, "split_times", value, _FORM)
+    first, second = found
     require(first < second, "split_times", value, "two times of which the first is earlier")
     return first, second
-
-
-def _seconds(value: Any, whole: Any) -> float:
-    if isinstance(value, str):
-        text = value.strip().strip("'\"")
-        try:
-            value = float(text)
-        except ValueError:
-            try:
-                value = datetime.datetime.fromisoformat(text.removesuffix("Z"))
-            except ValueError:
-                value = None
-            if value is not None and text.endswith("Z"):
-                value = value.replace(tzinfo=datetime.timezone.utc)
-    elif isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
-        value = datetime.datetime(value.year, value.month, value.day)
-    if isinstance(value, datetime.datetime):
-        if value.tzinfo is None:
-            value = value.replace(tzinfo=datetime.timezone.utc)
-        return value.timestamp()
-    good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    require(good and math.isfinite(value), "split_times", whole, _FORM)
-    return float(value)
 
 
 def replaced_arguments(given: Mapping[str, Any], final: Mapping[str, Any]) -> dict[str, Any]:

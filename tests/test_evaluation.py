@@ -407,7 +407,7 @@ REFUSED = {
                   "Name one in available_from_field or available_until_field"),
     "an unknown column": ({"available_from_field": "beginn"}, "has no column 'beginn'"),
     "a column of text": ({"available_until_field": "title"},
-                         "column 'title' (available_until_field): 6 cells are no number"),
+                         "column 'title': 6 cells are no number"),
     "not a boolean": ({"filter_unavailable": "maybe"}, "'filter_unavailable' is 'maybe'"),
     "a sampled list": ({"eval_args": {"order": "TO", "mode": "uni2"}},
                        "'filter_unavailable' is True, but 'eval_args: mode' is"),

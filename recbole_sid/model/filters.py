@@ -21,6 +21,7 @@ from recbole_sid.generator.availability import Availability, Available
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.items.table import ItemTable
 from recbole_sid.settings import build, require
+from recbole_sid.times import seconds_of_cells
 
 logger = logging.getLogger("recbole_sid")
 
@@ -100,24 +101,8 @@ def read_bounds(values: Mapping[str, Any]) -> dict[str, tuple[np.ndarray, np.nda
         if field is None:
             bounds.append(np.full(len(table.tokens), np.nan))
         else:
-            bounds.append(_seconds(path, key, field, table))
+            bounds.append(seconds_of_cells(table.columns[field], table.tokens, field, path))
     return dict(zip(table.tokens, zip(*bounds, strict=True), strict=True))
-
-
-def _seconds(path: Path, key: str, field: str, table: ItemTable) -> np.ndarray:
-    seconds = np.full(len(table.tokens), np.nan)
-    bad = []
-    for row, cell in enumerate(table.columns[field]):
-        try:
-            seconds[row] = float(cell) if cell.strip() else np.nan
-        except ValueError:
-            bad.append(f"item {table.tokens[row]!r}: {cell!r}")
-    if bad:
-        raise InputError(
-            f"item file '{path}', column '{field}' ({key}): {len(bad):,} cells are no number of "
-            f"seconds: {preview(bad)}. Write seconds, or leave a cell empty for no bound"
-        )
-    return seconds
 
 
 def read_allowed(path: str | Path) -> list[str]:

@@ -26,7 +26,7 @@ from recbole_sid.parsing import read_yaml
 from recbole_sid.quick_start import Clock
 from recbole_sid.resources import resource_dir
 from recbole_sid.serving.bundle import HEAD, Bundle, open_bundle, write_export
-from recbole_sid.serving.rules import ALLOWED, SINCE, UNTIL, item_columns, seconds_of_cells
+from recbole_sid.serving.rules import ALLOWED, SINCE, UNTIL, bounds_of, item_columns
 from recbole_sid.settings import build, require
 from recbole_sid.sid.append import Appended, append_codes, fullness
 from recbole_sid.sid.table import SemanticIDs
@@ -338,8 +338,7 @@ def _with_columns(
         items, settings["ITEM_ID_FIELD"], fields.values(), settings["field_separator"]
     ).aligned(tokens)
     new: dict[str, Sequence[Any]] = {
-        name: seconds_of_cells(table.columns[field], tokens, field, items)
-        for name, field in fields.items()
+        name: bounds_of(table, field, items) for name, field in fields.items()
     }
     if ALLOWED in columns:
         new[ALLOWED] = [True] * len(tokens)

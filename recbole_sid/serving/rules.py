@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,12 @@ from recbole_sid.generator.availability import Availability, Available
 from recbole_sid.items.table import ItemTable
 from recbole_sid.model.filters import read_allowed
 from recbole_sid.serving.bundle import Bundle, Columns
+from recbole_sid.times import as_seconds, seconds_of_cells
 
 logger = logging.getLogger("recbole_sid")
 
 # Columns of an export, in the order of its SIDs.
 ALLOWED, SINCE, UNTIL = "allowed", "available_from", "available_until"
-# Seconds that a float64 still tells apart.
-_LATEST = 2**53
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +114,7 @@ def item_columns(bundle: Bundle) -> Columns:
             file, settings["ITEM_ID_FIELD"], named.values(), settings["field_separator"]
         ).aligned(tokens)
         for name, field in named.items():
-            columns[name] = seconds_of_cells(table.columns[field], tokens, field, file)
+            columns[name] = bounds_of(table, field, file)
     return columns
 
 
@@ -154,27 +152,18 @@ def mask_of(ids: Iterable[str], tokens: Sequence[str], what: str) -> np.ndarray:
 
 
 def parse_time(value: Any, name: str = "now") -> float:
-    """Seconds since 1970 from a number, or from ISO text; text without a zone is UTC.
+    """Seconds since 1970, as :func:`.as_seconds` reads them.
 
     Raises:
-        InputError: it is neither.
+        InputError: it is no time.
     """
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if abs(value) <= _LATEST:
-            return float(value)
-    elif isinstance(value, str):
-        text = value.strip()
-        try:
-            # Python 3.10 does not know the Z.
-            moment = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
-        except ValueError:
-            pass
-        else:
-            return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
-    raise InputError(
-        f"'{name}' is {value!r}, but must be seconds since 1970 or an ISO time such as "
-        "2026-01-05 or 2026-01-05T12:00:00+02:00"
-    )
+    seconds = as_seconds(value)
+    if seconds is None:
+        raise InputError(
+            f"'{name}' is {value!r}, but must be seconds since 1970 or an ISO time such as "
+            "2026-01-05 or 2026-01-05T12:00:00+02:00"
+        )
+    return seconds
 
 
 def parse_now(bundle: Bundle, rules: Rules, now: Any) -> float | None:
@@ -199,24 +188,7 @@ def parse_now(bundle: Bundle, rules: Rules, now: Any) -> float | None:
     return parse_time(now)
 
 
-def seconds_of_cells(
-    cells: Sequence[str], tokens: Sequence[str], field: str, file: Path
-) -> list[float | None]:
-    """Cells of the items ``tokens`` in the column ``field`` of ``file``; an empty one is None.
-
-    Raises:
-        InputError: a cell is no number.
-    """
-    seconds: list[float | None] = []
-    for token, cell in zip(tokens, cells, strict=True):
-        try:
-            value = float(cell) if cell.strip() else None
-        except ValueError:
-            value = math.inf
-        if value is not None and not math.isfinite(value):
-            raise InputError(
-                f"column '{field}' of '{file}' has {cell!r} for item {token!r}, but must have "
-                "seconds, or nothing for no bound"
-            )
-        seconds.append(value)
-    return seconds
+def bounds_of(table: ItemTable, field: str, file: Path) -> list[float | None]:
+    """The times in the column ``field`` of ``table``; None where there is no bound."""
+    seconds = seconds_of_cells(table.columns[field], table.tokens, field, file)
+    return [None if math.isnan(each) else each for each in seconds.tolist()]

@@ -36,7 +36,7 @@ def test_times_by_hand(value, seconds):
 
 
 @pytest.mark.parametrize(
-    "value", [None, True, math.nan, math.inf, 10**400, "", "5", "now", "2026-13-01", []]
+    "value", [None, True, math.nan, math.inf, 10**400, "", "now", "2026-13-01", []]
 )
 def test_what_is_no_time_is_refused(value):
     with pytest.raises(InputError, match=r"'now' is .*, but must be seconds since 1970 or an ISO"):
@@ -109,7 +109,7 @@ def test_rules_that_cannot_be_read_are_refused(ruled, tmp_path):
     text = path.read_text()
     for cell in ("soon", "inf", "nan"):
         path.write_text(text.replace("i5\t5", f"i5\t{cell}"))
-        with pytest.raises(InputError, match=f"column 'begins' of .* has '{cell}' for item 'i5'"):
+        with pytest.raises(InputError, match=f"column 'begins': 1 cells .*'i5': '{cell}'"):
             item_rules(ruled)
     path.write_text(text.replace("begins:float", "starts:float"))
     with pytest.raises(InputError, match="has no column 'begins'"):
