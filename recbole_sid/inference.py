@@ -201,9 +201,10 @@ def evaluate(run_folder: str | Path, **settings: Any) -> dict[str, Any]:
     Args:
         run_folder: the run's; its dataset must lie where it lay.
         settings: evaluation settings that are to differ from the run's: ``topk``, ``metrics``,
-            ``exclude_history``, ``eval_batch_size``, ``metric_decimal_place``, those that the
-            run's generator declares as ``decoding_settings`` (``beam_size``), and
-            ``show_progress``.
+            ``exclude_history``, ``filter_unavailable``, ``available_from_field``,
+            ``available_until_field``, ``allowed_items``, ``eval_batch_size``,
+            ``metric_decimal_place``, those that the run's generator declares as
+            ``decoding_settings`` (``beam_size``), and ``show_progress``.
 
     Returns:
         ``run_folder``, ``model``, ``dataset``; ``settings``, with the values that were used;

@@ -11,6 +11,7 @@ import recbole_sid
 from recbole_sid.errors import InputError
 from recbole_sid.inference import _without_unknown
 from recbole_sid.run_folder import WEIGHTS
+from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.trainer import SIDTrainer
 from tests.runs import SMALL, snapshot, write_data
 
@@ -208,10 +209,21 @@ def test_a_run_is_scored_again(run, tmp_path, monkeypatch):
     }
     assert wide["settings"] == {
         "beam_size": 40, "eval_batch_size": 8, "exclude_history": False, "metrics": ["Recall"],
-        "metric_decimal_place": 4, "topk": [1, 10],
+        "metric_decimal_place": 4, "topk": [1, 10], "filter_unavailable": False,
+        "allowed_items": None, "available_from_field": None, "available_until_field": None,
     }  # fmt: skip
     assert snapshot(Path(result["run_folder"]).parent) == before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_scored_again_with_few_items_allowed(run, tmp_path):
+    result, _ = run
+    tokens = SemanticIDs.load(Path(result["run_folder"]) / "sids.json").tokens
+    (tmp_path / "all.txt").write_text("\n".join(tokens))
+    (tmp_path / "one.txt").write_text(tokens[0])
+    for file, same in (("all.txt", True), ("one.txt", False)):
+        again = recbole_sid.evaluate(result["run_folder"], allowed_items=str(tmp_path / file))
+        assert (again["test_result"] == result["test_result"]) == same
 
 
 def test_scores_without_the_history_do_not_depend_on_the_batch(run, caplog):

@@ -151,7 +151,10 @@ def test_what_is_no_run_of_ours_is_refused(made, tmp_path, monkeypatch):
         open_bundle("nowhere")
     run = Path(shutil.copytree(made.run, tmp_path / "run"))
     config = yaml.safe_load((run / "config.yaml").read_text())
-    for generator, message in ((None, "without a generator"), ("tigre", "Did you mean 'tiger'")):
+    for generator, message in (
+        (None, "has no generator to recommend"),
+        ("tigre", "Did you mean 'tiger'"),
+    ):
         (run / "config.yaml").write_text(yaml.safe_dump(config | {"generator": generator}))
         with pytest.raises(InputError, match=message):
             open_bundle(run)
