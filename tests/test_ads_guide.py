@@ -35,7 +35,6 @@ def test_the_guide_goes_on_from_the_example(tmp_path: Path, monkeypatch, capsys)
     assert cli.main([*runs, *SMALL]) == 0
     (new_items,) = (text for language, text in BLOCKS if language == "text")
     Path("new.item").write_text(new_items)
-    Path("exports").mkdir()
 
     given = commands()
     names = [words[2] for words in given if words[1] == "run_recbole_sid.py"]

@@ -25,7 +25,7 @@ from recbole_sid.items.table import ItemTable
 from recbole_sid.parsing import read_yaml
 from recbole_sid.quick_start import Clock
 from recbole_sid.resources import resource_dir
-from recbole_sid.serving.bundle import HEAD, Bundle, open_bundle, write_export
+from recbole_sid.serving.bundle import Bundle, check_output, open_bundle, write_export
 from recbole_sid.serving.rules import ALLOWED, SINCE, UNTIL, bounds_of, item_columns
 from recbole_sid.settings import build, require
 from recbole_sid.sid.append import Appended, append_codes, fullness
@@ -90,7 +90,7 @@ def append(
         items: an ``.item`` file of the new items, with the columns that the tokenizer read in
             training. Columns of availability that the run uses are read too; a run's
             ``allowed_items`` does not hold back new items.
-        output: a folder that does not exist or is empty; or an export, with ``overwrite``.
+        output: a folder, made where there is none, or empty; or an export, with ``overwrite``.
         known: what becomes of items that the run knows already: ``refuse``, or ``skip``, which
             leaves them as they are, whatever the file says of them.
         item_embedding_file, item_embedding_ids, item_image_file, item_image_ids: of the new items,
@@ -112,7 +112,7 @@ def append(
         raise InputError(f"'known' is {known!r}, but must be 'refuse' or 'skip'")
     limits = Limits(most_moved, most_drift, most_appended, most_filled)
     output = Path(output)
-    _refuse_output(output, overwrite)
+    check_output(output, overwrite)
     files = {
         "item_embedding_file": item_embedding_file,
         "item_embedding_ids": item_embedding_ids,
@@ -174,20 +174,6 @@ def append(
 
 
 # -- what cannot be done --------------------------------------------------------------------------
-
-
-def _refuse_output(output: Path, overwrite: bool) -> None:
-    """Before anything is computed; ``write_export`` looks at the rest."""
-    if not output.parent.is_dir() or (output.exists() and not output.is_dir()):
-        raise InputError(f"output '{output}' is not a folder in a folder that exists: name another")
-    if not output.is_dir() or not any(output.iterdir()):
-        return
-    if not overwrite:
-        raise InputError(
-            f"output '{output}' exists: name another folder, or replace an export by --overwrite"
-        )
-    if not (output / HEAD).is_file():
-        raise InputError(f"output '{output}' is not an export: name another folder")
 
 
 def _require_able(bundle: Bundle) -> Path:

@@ -251,10 +251,10 @@ def write_export(
         InputError: the output exists, or cannot be written.
     """
     output = Path(output)
-    _check_output(output, overwrite)
+    check_output(output, overwrite)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
-        temporary.mkdir()
+        temporary.mkdir(parents=True)
         sids.save(temporary / SIDS)
         _write_weights(temporary / run_folder.WEIGHTS, weights, sids)
         if vectors is not None:
@@ -283,13 +283,17 @@ def write_export(
     return output
 
 
-def _check_output(output: Path, overwrite: bool) -> None:
-    if not output.parent.is_dir():
-        raise InputError(f"output '{output}': there is no folder '{output.parent}'. Make it first")
-    if not os.path.lexists(output):
+def check_output(output: Path, overwrite: bool) -> None:
+    """Refuse a place where no export may be written, before anything is computed.
+
+    Raises:
+        InputError: it is no folder, holds other things, or an export without ``overwrite``.
+    """
+    nearest = next(path for path in (output, *output.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir() or output.is_symlink():
+        raise InputError(f"output '{output}': '{nearest}' is no folder: name another one")
+    if not output.is_dir():
         return
-    if not output.is_dir() or output.is_symlink():
-        raise InputError(f"output '{output}' exists and is no folder: name another one")
     others = sorted(
         {file.name for file in output.iterdir()} - {HEAD, *_NEEDED, *_OPTIONAL, APPENDED}
     )

@@ -248,10 +248,9 @@ def test_bad_arguments(train, new, tmp_path):
         ({"items": tmp_path / "no.item"}, "no item file"),
         ({"item_embedding_file": None}, "trained with setting 'item_embedding_file'"),
         ({"item_image_file": "x.npy"}, "'item_image_file' is 'x.npy', but the run"),
-        ({"output": tmp_path / "no" / "out"}, "not a folder in a folder that exists"),
-        ({"output": new["items"]}, "not a folder in a folder that exists"),
-        ({"output": Path(run)}, "exists: name another"),
-        ({"output": Path(run), "overwrite": True}, "is not an export"),
+        ({"output": new["items"]}, "is no folder: name another"),
+        ({"output": Path(run)}, "which is no part of an export"),
+        ({"output": Path(run), "overwrite": True}, "which is no part of an export"),
     ]
     for changes, message in bad:
         with pytest.raises(InputError, match=message):

@@ -199,10 +199,10 @@ def test_only_an_export_is_replaced_and_only_on_demand(made, tmp_path):
     with pytest.raises(InputError, match=r"'config.yaml', .* which is no part of an export"):
         export(made.run, made.run, overwrite=True)
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="exists and is no folder"):
-        export(made.run, tmp_path / "file", overwrite=True)
-    with pytest.raises(InputError, match="there is no folder"):
-        export(made.run, tmp_path / "no" / "out")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match=r"file' is no folder: name another"):
+            export(made.run, place, overwrite=True)
+    assert open_bundle(export(made.run, tmp_path / "new" / "out")).sids.n_items
 
 
 def test_an_export_that_fails_leaves_what_was_there(made, tmp_path, monkeypatch):
