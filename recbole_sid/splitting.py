@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from recbole.data.dataset import Dataset
 from recbole.utils import FeatureType
 
 from recbole_sid.errors import InputError
@@ -87,13 +88,10 @@ def split_at(dataset: Any, times: tuple[float, float]) -> Any:
     return _restore(type(dataset), {**vars(dataset), "split_times": times})
 
 
-class _SplitAtTimes:
-    """Mixin for RecBole's data sets."""
+class _SplitAtTimes(Dataset):
+    """A data set of RecBole that is split at two times; stands before one of its subclasses."""
 
     split_times: tuple[float, float]
-    time_field: str
-    field2type: dict[str, FeatureType]
-    inter_feat: Any
 
     def build(self) -> list[Any]:
         """The training, the validation and the test split, each in the order of time.
@@ -110,17 +108,14 @@ class _SplitAtTimes:
             )
         span = self.inter_feat[self.time_field]
         first, last = float(span.min()), float(span.max())
-        self._change_feat_format()  # type: ignore[attr-defined]
-        self.sort(by=self.time_field)  # type: ignore[attr-defined]
+        self._change_feat_format()
+        self.sort(by=self.time_field)
         times = self.inter_feat[self.time_field].numpy()
         bounds = np.array(self.split_times, dtype=times.dtype)
         split = np.searchsorted(bounds, times, side="right")  # 0, 1 or 2 for each row
         self._check(np.bincount(split, minlength=3), first, last)
-        self._drop_unused_col()  # type: ignore[attr-defined]
-        return [
-            self.copy(self.inter_feat[torch.from_numpy(split == part)])  # type: ignore[attr-defined]
-            for part in range(3)
-        ]
+        self._drop_unused_col()
+        return [self.copy(self.inter_feat[torch.from_numpy(split == part)]) for part in range(3)]
 
     def _check(self, counts: np.ndarray, first: float, last: float) -> None:
         begin, end = self.split_times

@@ -10,6 +10,8 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
+from recbole_sid.tokenizer.blocks import in_blocks
+
 MINIBATCH_ROWS = 16_384
 
 
@@ -69,3 +71,16 @@ def kmeans(
         model.labels_.astype(np.int32),
         float(model.inertia_),
     )
+
+
+def nearest_codes(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """The codes int32 (n,) of the centroids (K, d) nearest to ``points`` (n, d)."""
+    # ||x||² is the same for every centroid of a row.
+    squares = np.square(centroids).sum(axis=1)
+
+    def nearest(block: np.ndarray) -> tuple[np.ndarray]:
+        return ((squares - 2 * (block @ centroids.T)).argmin(axis=1).astype(np.int32),)
+
+    with threadpool_limits(1):
+        (codes,) = in_blocks(nearest, points)
+    return codes

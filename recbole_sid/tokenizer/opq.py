@@ -20,7 +20,7 @@ from recbole_sid.sid.space import CodeSpace
 from recbole_sid.tokenizer.base import BaseCodes, Items, Tokenizer, logger
 from recbole_sid.tokenizer.blocks import in_blocks
 from recbole_sid.tokenizer.code_use import code_use, describe, warn_if_collapsed
-from recbole_sid.tokenizer.kmeans import kmeans
+from recbole_sid.tokenizer.kmeans import kmeans, nearest_codes
 from recbole_sid.tokenizer.rotation import optimised_rotation
 from recbole_sid.tokenizer.stored_weights import length, require_input_dim, require_shapes
 from recbole_sid.tokenizer.vectors import VectorSettings, reduction
@@ -144,7 +144,7 @@ class OPQ(Tokenizer[OPQSettings]):
         error = 0.0
         books = [weights[_book(level)] for level in range(len(sizes))]
         for level, book in enumerate(books):
-            codes[:, level] = _nearest(parts[:, level], book)
+            codes[:, level] = nearest_codes(parts[:, level], book)
             left = parts[:, level] - book[codes[:, level]]
             error += float(np.square(left, dtype=np.float64).sum(axis=1).mean())
         return codes, _space(parts, books, sizes), error
@@ -173,19 +173,6 @@ def _parts(vectors: np.ndarray, weights: Mapping[str, np.ndarray], n_levels: int
     with threadpool_limits(1):
         (points,) = in_blocks(lambda block: ((block - mean) @ projection,), vectors)
     return points.reshape(len(points), n_levels, -1)
-
-
-def _nearest(points: np.ndarray, book: np.ndarray) -> np.ndarray:
-    """The codes int32 (n,) of the nearest rows of ``book`` (K, w)."""
-    # ||x||² is the same for every code of a row.
-    squares = np.square(book).sum(axis=1)
-
-    def nearest(block: np.ndarray) -> tuple[np.ndarray]:
-        return ((squares - 2 * (block @ book.T)).argmin(axis=1).astype(np.int32),)
-
-    with threadpool_limits(1):
-        (codes,) = in_blocks(nearest, points)
-    return codes
 
 
 def _space(parts: np.ndarray, books: list[np.ndarray], sizes: tuple[int, ...]) -> CodeSpace:

@@ -15,7 +15,7 @@ from recbole_sid.sid.space import CodeSpace
 from recbole_sid.tokenizer.base import BaseCodes, Items, Tokenizer, logger
 from recbole_sid.tokenizer.blocks import in_blocks
 from recbole_sid.tokenizer.code_use import code_use, describe, warn_if_collapsed
-from recbole_sid.tokenizer.kmeans import kmeans
+from recbole_sid.tokenizer.kmeans import kmeans, nearest_codes
 from recbole_sid.tokenizer.stored_weights import length, require_input_dim, require_shapes
 from recbole_sid.tokenizer.vectors import (
     VectorSettings,
@@ -149,14 +149,7 @@ def _points(vectors: np.ndarray, weights: Mapping[str, np.ndarray]) -> np.ndarra
 
 def _take_nearest(residuals: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     """The codes int32 (n,) of the nearest centroids, which are taken off ``residuals`` in place."""
-    # ||r||² is the same for every centroid of a row.
-    squares = np.square(centroids).sum(axis=1)
-
-    def nearest(block: np.ndarray) -> tuple[np.ndarray]:
-        return ((squares - 2 * (block @ centroids.T)).argmin(axis=1).astype(np.int32),)
-
-    with threadpool_limits(1):
-        (codes,) = in_blocks(nearest, residuals)
+    codes = nearest_codes(residuals, centroids)
     residuals -= centroids[codes]
     return codes
 

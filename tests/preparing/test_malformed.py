@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pandas as pd
 import pytest
 
 from recbole_sid.errors import InputError
@@ -250,13 +251,12 @@ def test_what_can_be_read_is_made_good(
 
 
 def test_recbole_reads_the_odd_ids(tmp_path: Path) -> None:
-    pandas = pytest.importorskip("pandas")
     mapping = write_feed(tmp_path)
     ids = ["u 7", "u:7", "u,7", "u'7", "u\\7", "u|7", "#7", "7", "07", "ü\u20287", "-", "true"]
     append("events.csv", "".join(f'"{name}",a1,click,5\n' for name in ids))(tmp_path, mapping)
     make(tmp_path, mapping)
     # As recbole/data/dataset/dataset.py reads an atomic file.
-    table = pandas.read_csv(
+    table = pd.read_csv(
         tmp_path / "out" / "ads" / "ads.inter", delimiter="\t", engine="python", dtype=str
     )
     assert set(ids) <= set(table["user_id:token"])

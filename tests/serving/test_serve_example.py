@@ -11,14 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
 from recbole_sid.serving.recommender import Answer, Recommender
-
-pytest.importorskip("fastapi")
-pytest.importorskip("httpx")
-pytest.importorskip("uvicorn")
-
-from fastapi.testclient import TestClient
 
 pytestmark = pytest.mark.parametrize("made", ["TIGER"], indirect=True)
 PATH = Path(__file__).parents[2] / "examples" / "serve.py"
