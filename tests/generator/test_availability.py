@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from recbole_sid.errors import InputError
 from recbole_sid.generator.availability import Availability
-from recbole_sid.generator.beam import Beams, beam_search, rank_items
+from recbole_sid.generator.beam import Beams, beam_search, rank_items, search
 from recbole_sid.generator.catalogue import Catalogue
 from tests.generator.catalogues import intrr, random_table, table, tiger
 from tests.generator.test_beam import TableDecoder, brute_force
@@ -187,3 +187,27 @@ def test_generators_rank_what_is_available_and_score_it_as_ever(
         scores = exact[row][torch.tensor(found) - 1]
         torch.testing.assert_close(ranked.scores[row, : len(found)], scores, atol=1e-4, rtol=0)
         assert (scores.diff() <= 1e-4).all()
+
+
+class _Fixed:
+    """The same log-probabilities (codes,) at every level, whatever the beam."""
+
+    batch_size, device = 1, torch.device("cpu")
+
+    def __init__(self, log_probs: list[float]):
+        self.of_code = torch.tensor(log_probs)
+
+    def log_probs(self, step):
+        return self.of_code[step.child_codes]
+
+
+def test_a_beam_of_one_takes_the_branch_that_leads_on():
+    # Code 0 is likelier at both levels, but only item 4, of SID 1-1, may be ranked.
+    catalogue = Catalogue(table([[0, 0], [0, 1], [1, 0], [1, 1]], (2, 2)))
+    items = [(False, NAN, NAN)] * 3 + [(True, NAN, NAN)]
+    scorer = _Fixed([-0.5, -1.0])
+    free = search(scorer, catalogue, beam_size=1)
+    cut = search(scorer, catalogue, beam_size=1, available=availability(catalogue, items).at(None))
+    leaf = catalogue.leaf_of_item
+    assert (free.leaves.item(), free.scores.item()) == (leaf[1], -1.0)
+    assert (cut.leaves.item(), cut.scores.item()) == (leaf[4], -2.0)
