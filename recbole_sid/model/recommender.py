@@ -22,7 +22,7 @@ from recbole_sid.items.pairs import Interactions
 from recbole_sid.model.behaviour import Histories, behaviour_vectors
 from recbole_sid.model.ranking import rank_histories
 from recbole_sid.sid.table import SemanticIDs
-from recbole_sid.tokenizer.pipeline import item_vectors, semantic_ids
+from recbole_sid.tokenizer.pipeline import Stage1, item_vectors, semantic_ids
 
 if TYPE_CHECKING:
     from recbole_sid.config import Config
@@ -71,12 +71,7 @@ class SIDRecommender(SequentialRecommender):
         self.embeddings: np.ndarray | None = None
         self.tokenizer_weights: Mapping[str, np.ndarray] | None = None
         if sids is None:
-            sids, self.embeddings, self.tokenizer_weights = semantic_ids(
-                config,
-                tokens,
-                lambda: training_interactions(dataset, config),
-                lambda: behaviour_vectors(config, tokens, training_histories(dataset, config)),
-            )
+            sids, self.embeddings, self.tokenizer_weights = stage_1(config, dataset, tokens)
         self.sids = sids.aligned(tokens)
         users = dataset.field2id_token[self.USER_ID]
         generator_class = config.generator_spec.cls
@@ -171,6 +166,16 @@ def last_items(items: Tensor, lengths: Tensor, window: int) -> tuple[Tensor, Ten
     index = (lengths - kept)[:, None] + position
     held = position < kept[:, None]
     return torch.where(held, items.gather(1, torch.where(held, index, 0)), 0), kept
+
+
+def stage_1(config: Config, dataset: Dataset, tokens: tuple[str, ...]) -> Stage1:
+    """SIDs of the items ``tokens``, where the tokenizer sees the training split ``dataset``."""
+    return semantic_ids(
+        config,
+        tokens,
+        lambda: training_interactions(dataset, config),
+        lambda: behaviour_vectors(config, tokens, training_histories(dataset, config)),
+    )
 
 
 def training_interactions(dataset: Dataset, config: Config) -> Interactions:

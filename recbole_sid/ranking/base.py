@@ -14,11 +14,9 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_sid.errors import InputError, preview
-from recbole_sid.model.behaviour import behaviour_vectors
-from recbole_sid.model.recommender import training_histories, training_interactions
+from recbole_sid.model.recommender import stage_1
 from recbole_sid.settings import require
 from recbole_sid.sid.table import SemanticIDs
-from recbole_sid.tokenizer.pipeline import semantic_ids
 from recbole_sid.trainer import LEARNERS
 
 if TYPE_CHECKING:
@@ -64,12 +62,7 @@ class ClickModel(SequentialRecommender):
         self.embeddings: np.ndarray | None = None
         self.tokenizer_weights: Mapping[str, np.ndarray] | None = None
         if sids is None:
-            sids, self.embeddings, self.tokenizer_weights = semantic_ids(
-                config,
-                tokens,
-                lambda: training_interactions(dataset, config),
-                lambda: behaviour_vectors(config, tokens, training_histories(dataset, config)),
-            )
+            sids, self.embeddings, self.tokenizer_weights = stage_1(config, dataset, tokens)
         self.sids = sids.aligned(tokens)
         self.loss = nn.BCEWithLogitsLoss()
 
