@@ -13,7 +13,9 @@ published SID moved (tokens and codes, byte by byte), the report of ``append``, 
 items. A case is a user's last event with a new item; the history is all that the user had before,
 from the event file. The model ranks old and new items together, without those of the history. So do
 the two baselines: chance, exactly; and content neighbours, by the cosine of an item's vector with
-the mean of those that the model sees of the history. The vectors are those that the run encodes
+the mean of those that the model sees of the history. Where the run leaves out what is not available
+(``filter_unavailable``), all three rank the items that are there at the time of the case. The
+vectors are those that the run encodes
 texts to (OLD_ITEMS is the .item file that it was trained on), or the user's own files.
 
 Later events of the same users may have been in training: they hold old items alone.
@@ -33,6 +35,7 @@ import numpy as np
 from recbole_sid.serving.append import append, reading
 from recbole_sid.serving.bundle import Bundle, open_bundle
 from recbole_sid.serving.recommender import Recommender
+from recbole_sid.serving.rules import Rules
 from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.tokenizer.pipeline import item_vectors
 
@@ -66,8 +69,9 @@ def column(header: str, name: str) -> int:
 
 def cases_of(
     events: Path, settings: dict[str, Any], known: set[str], new: set[str], most: int
-) -> list[tuple[list[str], str]]:
-    """Histories and their cold next item: the last one of every user, at most ``most`` users."""
+) -> list[tuple[list[str], str, float]]:
+    """Histories, their cold next item, the last one of every user, and its time; at most ``most``
+    users."""
     fields = [settings[f"{kind}_FIELD"] for kind in ("USER_ID", "ITEM_ID", "TIME")]
     users: dict[str, list[tuple[float, int, str]]] = {}
     with events.open(encoding="utf-8") as file:
@@ -83,7 +87,7 @@ def cases_of(
         last = max((at for at, item in enumerate(items) if item in new), default=0)
         history = [item for item in items[:last] if item in known]
         if history and items[last] not in history:
-            cases.append((history, items[last]))
+            cases.append((history, items[last], sorted(users[user])[last][0]))
     chosen = np.random.default_rng(0).permutation(len(cases))[:most]
     return [cases[row] for row in np.sort(chosen)]
 
@@ -101,8 +105,26 @@ def all_vectors(
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def neighbours(vectors: np.ndarray, histories: list[list[int]], window: int, k: int) -> np.ndarray:
-    """The rows (n, k) nearest to the mean of each history's last ``window``, without its own."""
+def live(rules: Rules | None, seconds: float, n_items: int) -> np.ndarray:
+    """The items that are there at a time, bool (n_items,); all of them without rules."""
+    there = np.ones(n_items, bool)
+    if rules is not None and rules.since is not None:
+        there &= ~(rules.since > seconds)  # NaN is no bound
+    if rules is not None and rules.until is not None:
+        there &= ~(rules.until < seconds)
+    return there
+
+
+def neighbours(
+    vectors: np.ndarray,
+    histories: list[list[int]],
+    times: list[float],
+    rules: Rules | None,
+    window: int,
+    k: int,
+) -> np.ndarray:
+    """The rows (n, k) nearest to the mean of each history's last ``window``, without its own, of
+    the items that are there."""
     found = []
     for start in range(0, len(histories), ROWS):
         some = histories[start : start + ROWS]
@@ -110,6 +132,7 @@ def neighbours(vectors: np.ndarray, histories: list[list[int]], window: int, k: 
         scores = means @ vectors.T  # (rows, items)
         for row, own in enumerate(some):
             scores[row, own] = -np.inf
+            scores[row, ~live(rules, times[start + row], len(vectors))] = -np.inf
         found.append(np.argpartition(-scores, k - 1, axis=1)[:, :k])
     return np.concatenate(found)
 
@@ -132,19 +155,30 @@ def measure(given: argparse.Namespace, output: Path) -> dict[str, Any]:
     cases = cases_of(given.events, bundle.settings, set(sids.tokens), new, given.cases)
     if not cases:
         raise SystemExit("no user has an event with a new item after others")
-    histories, targets = (list(each) for each in zip(*cases, strict=True))
+    histories, targets, times = (list(each) for each in zip(*cases, strict=True))
+    rules = recommender.rules if bundle.settings.get("filter_unavailable") else None
     beam_size = given.beam_size or max(bundle.beam_size, given.k)
-    answers = recommender.recommend_many(
-        histories, given.k, exclude_history=True, beam_size=beam_size
-    )
+    if rules is None:
+        answers = recommender.recommend_many(
+            histories, given.k, exclude_history=True, beam_size=beam_size
+        )
+    else:
+        answers = [
+            recommender.recommend(
+                history, given.k, exclude_history=True, now=time, beam_size=beam_size
+            )
+            for history, time in zip(histories, times, strict=True)
+        ]
     row_of = {token: row for row, token in enumerate(sids.tokens)}
     rows = [[row_of[token] for token in dict.fromkeys(history)] for history in histories]
     vectors = all_vectors(bundle, sids, [given.old_items, given.new_items], given.cache_dir)
-    nearest = neighbours(vectors, rows, bundle.window, given.k)
+    nearest = neighbours(vectors, rows, times, rules, bundle.window, given.k)
+    there = [live(rules, time, sids.n_items) for time in times]
+    n_ranked = [each.sum() - each[own].sum() for each, own in zip(there, rows, strict=True)]
     hits = {
         "model": [each in answer.items for each, answer in zip(targets, answers, strict=True)],
         "content": [row_of[each] in near for each, near in zip(targets, nearest, strict=True)],
-        "chance": [min(1.0, given.k / (sids.n_items - len(own))) for own in rows],
+        "chance": [min(1.0, given.k / max(1, n)) for n in n_ranked],
     }
     recall = {name: mean(each) for name, each in hits.items()}
     error = {name: float(np.std(each) / math.sqrt(len(cases))) for name, each in hits.items()}
@@ -154,6 +188,7 @@ def measure(given: argparse.Namespace, output: Path) -> dict[str, Any]:
     return {
         "no_published_sid_moved": unmoved,
         "cases": len(cases),
+        "mean_items_ranked": mean(n_ranked),
         "k": given.k,
         "beam_size": beam_size,
         "cold_recall": recall,

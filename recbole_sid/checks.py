@@ -32,6 +32,8 @@ from recbole_sid.parsing import read_yaml
 from recbole_sid.registry import ComponentSpec, components
 from recbole_sid.resources import resource_dir
 from recbole_sid.settings import build, require
+from recbole_sid.sid.table import CAPACITY_RULES
+from recbole_sid.tokenizer.sid_file import SIDFile
 
 Settings = Mapping[str, Any]
 logger = logging.getLogger("recbole_sid")
@@ -166,6 +168,42 @@ def owners_of(key: str) -> list[ComponentSpec]:
     return [spec for spec in components() if key in spec.keys]
 
 
+def refused_pair(tokenizer: ComponentSpec, generator: ComponentSpec) -> str:
+    """Why ``generator`` cannot read the codes of ``tokenizer``; empty if it can.
+
+    A generator that writes codes in any order needs codes that mean something by themselves. Those
+    of a file may be of either kind: they pass. So does the digit of ``collision: dedup``, although
+    it means nothing without the codes before it.
+    """
+    cls = tokenizer.cls
+    if not generator.cls.needs_parallel_codes or cls.parallel or issubclass(cls, SIDFile):
+        return ""
+    known = components()
+    parallel = [spec.name for spec in known if spec.kind == "tokenizer" and spec.cls.parallel]
+    ordered = [
+        spec.name
+        for spec in known
+        if spec.kind == "generator" and not spec.cls.needs_parallel_codes
+    ]
+    return (
+        f"the codes of tokenizer '{tokenizer.name}' are residual, each refines those before it, "
+        f"but generator '{generator.name}' writes them in any order: choose tokenizer "
+        f"{', '.join([*parallel, 'file'])}, or generator {', '.join(ordered)}"
+    )
+
+
+def check_pair(tokenizer: ComponentSpec, generator: ComponentSpec) -> None:
+    """Refuse what :func:`refused_pair` gives a reason against."""
+    if reason := refused_pair(tokenizer, generator):
+        raise InputError(reason)
+    if generator.cls.needs_parallel_codes and issubclass(tokenizer.cls, SIDFile):
+        logger.warning(
+            "generator '%s' writes the codes of an item in any order; whether those of the SID "
+            "file mean something by themselves is not known",
+            generator.name,
+        )
+
+
 def check_metrics(settings: Settings, ours: bool) -> None:
     """Metrics, list lengths and the early-stopping metric fit each other, and the model.
 
@@ -176,7 +214,7 @@ def check_metrics(settings: Settings, ours: bool) -> None:
     columns = measured(settings, ours)
     _check_filters(settings, ours)
     shared = settings["collision"] == "none" or (
-        settings["collision"] == "nearest_free" and settings["collision_capacity"] != 1
+        settings["collision"] in CAPACITY_RULES and settings["collision_capacity"] != 1
     )
     if ours and shared:
         sampled = [mode for mode in _modes(settings) if str(mode).startswith(("uni", "pop"))]

@@ -120,7 +120,7 @@ class RunSettings:
     resume: bool
     overwrite: bool
     cache_dir: str | None
-    collision: Literal["dedup", "none", "reassign_last", "nearest_free"]
+    collision: Literal["dedup", "none", "reassign_last", "nearest_free", "random_free"]
     collision_capacity: int
     collision_headroom: int
     split_times: Any
@@ -457,6 +457,9 @@ class Config(recbole.config.Config):
                 check_filters(final)
         if self.model_spec is not None and stage_1:
             settings.build(self.tokenizer_spec.cls.Settings, final, self.tokenizer_spec.prefix)
+            # `tokenize` trains no generator.
+            if self.stage_2_spec.kind == "generator" and not self._measures:
+                checks.check_pair(self.tokenizer_spec, self.generator_spec)
         checks.check_interactions(final)
         if self.model_spec is not None and stage_1:
             checks.check_items(final, self.tokenizer_spec.cls)

@@ -188,6 +188,11 @@ def model(name: str) -> ModelSpec | None:
     return _table().models.get(name)
 
 
+def first_model(generator: str) -> ModelSpec | None:
+    """The first model that was registered with ``generator``: its recipe is that of pairs."""
+    return next((spec for spec in _table().models.values() if spec.generator == generator), None)
+
+
 def model_names() -> list[str]:
     """The names of our models, sorted."""
     return sorted(_table().models)
@@ -235,10 +240,13 @@ def _table() -> _Table:
 
 def _builtins() -> None:
     """Fill the table with what this package brings."""
+    from recbole_sid.generator.diffgrm import DiffGRM
+    from recbole_sid.generator.h2rec import H2Rec
     from recbole_sid.generator.intrr import IntRR
     from recbole_sid.generator.tiger import Tiger
     from recbole_sid.ranking.r2led import R2LED
     from recbole_sid.tokenizer.letter import LETTER
+    from recbole_sid.tokenizer.mmq import MMQ
     from recbole_sid.tokenizer.opq import OPQ
     from recbole_sid.tokenizer.quasid import QuaSID
     from recbole_sid.tokenizer.random_codes import RandomCodes
@@ -253,6 +261,7 @@ def _builtins() -> None:
         "rqvae": RQVAE,
         "quasid": QuaSID,
         "letter": LETTER,
+        "mmq": MMQ,
         "opq": OPQ,
         "unisid": UniSID,
         "random": RandomCodes,
@@ -261,7 +270,13 @@ def _builtins() -> None:
     for name, cls in tokenizers.items():
         path = root / "tokenizer" / f"{name}.yaml"
         register_tokenizer(name, cls, path if path.is_file() else None)
-    for name, generator_class in {"tiger": Tiger, "intrr": IntRR}.items():
+    generators: dict[str, type] = {
+        "tiger": Tiger,
+        "intrr": IntRR,
+        "diffgrm": DiffGRM,
+        "h2rec": H2Rec,
+    }
+    for name, generator_class in generators.items():
         register_generator(name, generator_class, root / "generator" / f"{name}.yaml")
     tiger_paper = "Recommender Systems with Generative Retrieval (NeurIPS 2023)"
     # Models that differ in their tokenizer alone are trained by one recipe: the same yaml.
@@ -272,6 +287,9 @@ def _builtins() -> None:
         ("QuaSID", "quasid", "tiger", "TIGER", "QuaSID (arXiv 2603.00632)"),
         ("UniSID", "unisid", "tiger", "TIGER", "UniSID (arXiv 2602.10445)"),
         ("LETTER", "letter", "tiger", "TIGER", "LETTER (arXiv 2405.07314)"),
+        ("MMQv2", "mmq", "tiger", "TIGER", "MMQ-v2 (arXiv 2510.25622)"),
+        ("DiffGRM", "opq", "diffgrm", "DiffGRM", "DiffGRM (arXiv 2510.21805)"),
+        ("H2Rec", "rqvae", "h2rec", "H2Rec", "H2Rec (arXiv 2512.10388)"),
     ):
         register_model(
             name,

@@ -156,6 +156,7 @@ def _tokenize(config: Config, log: RunLog) -> dict[str, Any]:
             made.space,
             rule.collision_capacity,
             rule.collision_headroom,
+            seed=stage_seed(config["seed"], "collision"),
         )
     # Bad input has been refused by now: only from here on is anything written.
     folder = run_folder.start(config)
@@ -229,6 +230,10 @@ def _codes(
         raise InputError(
             f"tokenizer '{config['tokenizer']}' sets can_assign, but its fit gives no weights"
         )
+    if part.behaviour is not None:
+        behaviour = np.zeros((n_items, part.behaviour.shape[1]), np.float32)
+        behaviour[kept] = part.behaviour
+        items = replace(items, behaviour=behaviour)
     made = tokenizer.assign(items, fitted.weights)
     provenance = fitted.base.provenance | {"held_out": {"items": len(held_out), "share": share}}
     base = SemanticIDs(items.tokens, made.codes, made.sizes, "none", provenance)

@@ -49,7 +49,7 @@ def test_a_sound_dataset_is_accepted(data):
         ),
         ({"sid_file": "a.json"}, "'sid_file' belongs to tokenizer 'file', not to 'rqvae'"),
         ({"tokenizer": "rqkmean"}, "unknown tokenizer 'rqkmean'"),
-        ({"generator": "tigre"}, "Known: 'intrr', 'tiger'. Did you mean 'tiger'"),
+        ({"generator": "tigre"}, "'h2rec', 'intrr', 'tiger'. Did you mean 'tiger'"),
         ({"collision": "drop"}, "'collision' is 'drop', but must be one of 'dedup', 'none'"),
         ({"metrics": ["Recal"]}, "unknown metric 'Recal'. Did you mean 'Recall'"),
         ({"metrics": []}, "'metrics' is [], but must be"),
@@ -101,7 +101,7 @@ def test_bad_settings(data, given, message):
         ("SASrec", "unknown model 'SASrec'. Did you mean 'SASRec'"),
         (
             "qqqq",
-            "unknown model 'qqqq'. Models of recbole_sid: IntRR, LETTER, QuaSID, R2LED, TIGER, ",
+            "unknown model 'qqqq'. Models of recbole_sid: DiffGRM, H2Rec, IntRR, LETTER, ",
         ),
         ("../BPR", "unknown model '../BPR'"),
     ],
@@ -182,6 +182,10 @@ def test_sampled_evaluation_needs_a_sid_for_every_item(data, mode):
     eval_args = {"mode": mode, "order": "TO", "split": {"LS": "valid_and_test"}}
     with pytest.raises(InputError, match="Use full evaluation, or collision: dedup"):
         configure(data, eval_args=eval_args, collision="none")
+    for rule in ("nearest_free", "random_free"):
+        with pytest.raises(InputError, match=f"full with collision: {rule}"):
+            configure(data, eval_args=eval_args, collision=rule, collision_capacity=2)
+        assert configure(data, eval_args=eval_args, collision=rule).model == "TIGER"
     assert configure(data, eval_args=eval_args, collision="dedup").model == "TIGER"
     assert configure(data, collision="none").model == "TIGER"
     assert configure(data, "BPR", eval_args=eval_args, collision="none").model == "BPR"

@@ -39,6 +39,8 @@ def table(monkeypatch):
 
 
 class Coder:
+    parallel = False
+    needs_parallel_codes = False
     needs_vectors = False
     needs_source = False
 

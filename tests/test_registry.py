@@ -52,7 +52,10 @@ def test_what_the_package_brings():
         other = registry.model(name)
         assert (other.generator, other.defaults) == (spec.generator, spec.defaults)
     kinds = [spec.kind for spec in registry.components()]
-    assert kinds == ["tokenizer"] * 8 + ["generator"] * 2 + ["model"]
+    assert kinds == sorted(kinds, key=["tokenizer", "generator", "model"].index)
+    assert {"tokenizer", "generator", "model"} == {*kinds}
+    assert registry.first_model("tiger") is spec
+    assert registry.first_model("none") is None
 
 
 def test_keys_carry_the_prefix_of_the_kind_or_of_the_class(pair):
@@ -140,8 +143,7 @@ def test_a_failed_start_leaves_an_empty_table_and_is_tried_again(monkeypatch):
         patch.setattr(registry, "_builtins", fail)
         with pytest.raises(RuntimeError, match="half way"):
             registry.model_names()
-    names = ["IntRR", "LETTER", "QuaSID", "R2LED", "TIGER", "TIGER-paper", "UniSID"]
-    assert registry.model_names() == names
+    assert {"TIGER", "UniSID", "QuaSID", "R2LED"} < set(registry.model_names())
 
 
 def test_recbole_models_are_listed_without_importing_lightgbm():

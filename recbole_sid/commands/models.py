@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from recbole_sid.commands.arguments import checked_arguments, config_files, line, print_figures
 from recbole_sid.parsing import parse_command_line, parse_value
@@ -69,16 +70,22 @@ def compare_command(arguments: Sequence[str]) -> int:
     from recbole_sid.comparison.compare import compare
 
     values = checked_arguments("compare", arguments, None, ())
-    models, files = values.pop("models", None), values.pop("config_files", "")
-    names = None if models is None else [name.strip() for name in str(models).split(",")]
-    settings = values.pop("settings", None)
     result = compare(
-        names, settings=settings, config_file_list=str(files).split(), config_dict=values
+        _names(values.pop("models", None)),
+        tokenizers=_names(values.pop("tokenizers", None)),
+        generators=_names(values.pop("generators", None)),
+        settings=values.pop("settings", None),
+        config_file_list=str(values.pop("config_files", "")).split(),
+        config_dict=values,
     )
     print(Path(result["folder"], "comparison.md").read_text(encoding="utf-8"))
     print(f"folder: {result['folder']}")
     runs = [run for row in result["models"] for run in row["runs"]]
     return int(any(run["state"] == "failed" for run in runs))
+
+
+def _names(value: Any) -> list[str] | None:
+    return None if value is None else [name.strip() for name in str(value).split(",")]
 
 
 def tune_command(arguments: Sequence[str]) -> None:

@@ -22,8 +22,8 @@ Without arguments: TIGER on ml-100k, which RecBole ships.
   --model NAME          TIGER, or any model of RecBole (SASRec, BPR, …)
   --dataset NAME        a folder NAME with NAME.inter and NAME.item in --data_path
   --config_files FILES  yaml files, separated by spaces; later ones win
-  --tokenizer NAME      rqkmeans, rqvae, quasid, letter, opq, unisid, random, file (--sid_file)
-  --collision RULE      dedup, reassign_last, nearest_free, none
+  --tokenizer NAME      rqkmeans, rqvae, quasid, letter, mmq, opq, unisid, random, file
+  --collision RULE      dedup, reassign_last, nearest_free, random_free, none
   --output FOLDER       the run's folder; default runs/DATASET-MODEL-HASH
   --resume              go on with an unfinished run of the same settings
   --overwrite           run again over a folder that is finished or unfinished
@@ -155,7 +155,10 @@ compare trains and tests several models on the same users, items and split, one 
 writes comparison.md, .csv, .tex and .json. The same command goes on; finished runs are kept.
 
   --models A,B,C        names of models, or labels of the settings file; default: all of that file
-  --settings FILE       yaml: settings for all: and for single models: {LABEL: {model: NAME, …}}
+  --tokenizers A,B      with --generators C,D: all pairs, A+C, A+D, …, beside --models or alone;
+                        also writes grid.md, .svg and .png
+  --settings FILE       yaml: settings for all: and for single models: {LABEL: {model: NAME, …}},
+                        tokenizers: and generators: of the pairs
   --seeds 3             how many, or which: 2020,2021
   --reference NAME      a model that all others are tested against, besides the best
   --output FOLDER       default comparisons/DATASET-HASH; --overwrite runs all again

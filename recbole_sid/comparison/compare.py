@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recbole_sid.comparison.grid_table import write_grid
 from recbole_sid.comparison.plan import Plan, make_plan, with_batches
 from recbole_sid.comparison.running import Ended, finished_before, run_all
 from recbole_sid.comparison.splits import Split, check_same, data_key, read_split
@@ -24,6 +25,8 @@ def compare(
     models: Sequence[str] | None = None,
     dataset: str | None = None,
     *,
+    tokenizers: Sequence[str] | None = None,
+    generators: Sequence[str] | None = None,
     settings: str | Path | None = None,
     config_file_list: Sequence[str | Path] = (),
     config_dict: Mapping[str, Any] | None = None,
@@ -32,14 +35,22 @@ def compare(
 
     Runs lie in ``OUTPUT/runs/LABEL-SEED``; those that are finished are kept, a killed one of ours
     goes on, so that the same command with one more model runs that one alone. After each run the
-    table is written: ``comparison.md``, ``.csv``, ``.tex``, ``.json``.
+    table is written: ``comparison.md``, ``.csv``, ``.tex``, ``.json``. With ``tokenizers`` and
+    ``generators`` all their pairs are models too, called ``rqvae+tiger``, and ``grid.md``, ``.svg``
+    and ``.png`` are written. A pair has the training settings of the first model registered with
+    its generator (TIGER, IntRR). One whose generator cannot read the codes is not run, and the
+    tables say why.
 
     Args:
-        models: names of models, or labels of the settings file; None takes all of that file.
+        models: names of models, or labels of the settings file; None takes all of that file, or
+            none beside a grid.
         dataset: as for :func:`recbole_sid.run`.
+        tokenizers, generators: names, both or neither.
         settings: a yaml file with settings for ``all:`` and for single ``models:``. A model may
             stand under any label: ``SASRec-128: {model: SASRec, hidden_size: 128}``. ``seeds`` and
-            ``trials`` (of tuning, only shown) may be set there for one of them.
+            ``trials`` (of tuning, only shown) may be set there for one of them. A pair reads those
+            under its label, and under its names in ``tokenizers:`` and ``generators:``; ``model``
+            there is whose training settings it takes.
         config_file_list: yaml files with settings for all runs, below the settings file.
         config_dict: settings for all runs, above all others; ``output``, ``overwrite`` and what
             ``properties/compare.yaml`` lists (``seeds``, ``reference`` …) are among them.
@@ -55,7 +66,7 @@ def compare(
     if dataset is not None:
         given["dataset"] = dataset
     show = given.pop("show_progress", True)
-    plan = make_plan(models, settings, config_file_list, given)
+    plan = make_plan(models, settings, config_file_list, given, tokenizers, generators)
     with logging_run():
         splits = _splits(plan)
         split = next(iter(splits.values()))
@@ -78,14 +89,24 @@ def _compare(plan: Plan, split: Split, ended: dict[str, Ended], show: bool) -> d
         split.hashes["test"][:12],
         plan.folder,
     )
+    for model in plan.models:
+        if model.refused:
+            logger.warning("%s is refused: %s", model.label, model.refused)
     rest = [run for run in plan.runs if run.name not in ended]
-    result = figures(plan, ended, split)
-    write_tables(plan.folder, result)
+    result = _write(plan, ended, split)
     for end in run_all(rest, plan.folder, show):
         ended[end.run.name] = end
-        result = figures(plan, ended, split)
-        write_tables(plan.folder, result)
+        result = _write(plan, ended, split)
     return result | {"folder": str(plan.folder)}
+
+
+def _write(plan: Plan, ended: dict[str, Ended], split: Split) -> dict[str, Any]:
+    """Write all tables as far as they go; gives what they show."""
+    result = figures(plan, ended, split)
+    write_tables(plan.folder, result)
+    if result["grid"] is not None:
+        write_grid(plan.folder, result)
+    return result
 
 
 def _splits(plan: Plan) -> dict[str, Split]:

@@ -12,6 +12,8 @@ from typing import Any
 
 from recbole.utils import ModelType
 
+from recbole_sid import registry
+from recbole_sid.comparison.grid import Pair, make_pairs, refuse_kinds
 from recbole_sid.comparison.outcomes import METRICS
 from recbole_sid.comparison.splits import check_protocol
 from recbole_sid.config import Config
@@ -46,12 +48,19 @@ class Model:
     """A row of the table: its label, its settings without the seed, and its seeds.
 
     ``trials``: how many trials of tuning found the settings, as the user says; None if not said.
+    ``pair``: of a row of the grid, what it is made of. A pair that is refused has no runs.
     """
 
     label: str
     settings: dict[str, Any]
     seeds: tuple[int, ...]
     trials: int | None
+    pair: Pair | None = None
+
+    @property
+    def refused(self) -> str:
+        """Why it cannot be run; empty if it can."""
+        return "" if self.pair is None else self.pair.refused
 
 
 @dataclass(frozen=True)
@@ -81,22 +90,31 @@ class Plan:
     metric: str
     metric_k: int
 
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The grid, tokenizer by tokenizer; empty without one."""
+        return tuple(model.pair for model in self.models if model.pair is not None)
+
 
 def make_plan(
     models: Sequence[str] | None,
     settings_file: str | Path | None,
     config_file_list: Sequence[str | Path],
     given: Mapping[str, Any],
+    tokenizers: Sequence[str] | None = None,
+    generators: Sequence[str] | None = None,
 ) -> Plan:
     """Read all settings and build the Config of every run.
 
     Order of precedence, highest first: ``given`` (the command line), the settings of the model in
-    the settings file, its ``all``, the config files, ``properties/compare.yaml``.
+    the settings file (of a pair: of its label, its generator, its tokenizer), its ``all``, the
+    config files, ``properties/compare.yaml``.
 
     Raises:
-        InputError: names the model whose settings are bad.
+        InputError: names the model whose settings are bad; or no pair of the grid can be run.
     """
     file = _settings_file(settings_file)
+    pairs = make_pairs(tokenizers, generators)
     defaults = read_yaml(resource_dir("properties") / "compare.yaml")
     layers = [*map(read_yaml, config_file_list), file["all"], dict(given)]
     shared = {key: value for layer in layers for key, value in layer.items()}
@@ -110,24 +128,35 @@ def make_plan(
         raise InputError("compare goes on with unfinished runs by itself: leave --resume out")
     own = build(ComparisonSettings, shared)
     shared = {key: value for key, value in shared.items() if key not in keys(ComparisonSettings)}
-    labels = _labels(models, file["models"])
-    if own.reference is not None and own.reference not in labels:
+    if pairs:
+        refuse_kinds(shared, "for all runs")
+    if models is None:
+        models = [] if pairs else list(file["models"])
+    labels = _labels([*models, *(pair.label for pair in pairs)])
+    refused = {pair.label: pair.refused for pair in pairs if pair.refused}
+    to_run = [label for label in labels if label not in refused]
+    if not to_run:
+        raise InputError(f"no pair of the grid can be run: {'; '.join(refused.values())}")
+    if own.reference is not None and own.reference not in to_run:
         raise InputError(
             f"setting 'reference' is '{own.reference}', which is not among the models "
-            f"{', '.join(labels)}.{did_you_mean(own.reference, labels)}"
+            f"{', '.join(to_run)}.{did_you_mean(own.reference, to_run)}"
         )
     dataset = shared.get("dataset")
     if dataset is None:
         raise InputError("no dataset is given: name one with --dataset, for example ml-100k")
     output = shared.pop("output", None)
     folder = Path(output or Path("comparisons") / f"{dataset}-{_short_hash(shared)}")
-    rows = [_model(label, file["models"].get(label), shared, given, own.seeds) for label in labels]
+    rows = [_model(label, file["models"].get(label), shared, given, own.seeds) for label in models]
+    rows += [
+        _model(pair.label, pair.settings_in(file), shared, given, own.seeds, pair) for pair in pairs
+    ]
     most = max(len(row.seeds) for row in rows)
     runs = [
         make_run(folder, row, row.seeds[n], {})
         for n in range(most)
         for row in rows
-        if n < len(row.seeds)
+        if n < len(row.seeds) and not row.refused
     ]
     metric, k = _tested_metric(runs)
     return Plan(folder, str(dataset), own, tuple(rows), tuple(runs), metric, k)
@@ -184,18 +213,23 @@ def seeds_of(value: Any, first: int) -> tuple[int, ...]:
 
 
 def _settings_file(path: str | Path | None) -> dict[str, dict[str, Any]]:
-    """``all`` and ``models`` of the settings file."""
+    """``all``, ``models``, ``tokenizers`` and ``generators`` of the settings file."""
     values = {} if path is None else read_yaml(path)
-    known = ("all", "models")
+    known = ("all", "models", "tokenizers", "generators")
     for key in values:
         if key not in known:
             raise InputError(
-                f"settings file '{path}' has '{key}', but holds 'all:' and 'models:' only."
-                f"{did_you_mean(key, known)}"
+                f"settings file '{path}' has '{key}', but holds 'all:', 'models:', 'tokenizers:' "
+                f"and 'generators:' only.{did_you_mean(key, known)}"
             )
     parts = {key: values.get(key) or {} for key in known}
     _require_mappings(path, parts)
-    _require_mappings(path, parts["models"])
+    for key in known[1:]:
+        _require_mappings(path, parts[key])
+    for name in parts["tokenizers"]:
+        registry.tokenizer(name)
+    for name in parts["generators"]:
+        registry.generator(name)
     return parts
 
 
@@ -205,8 +239,7 @@ def _require_mappings(path: str | Path | None, parts: Mapping[str, Any]) -> None
             raise InputError(f"settings file '{path}': '{name}' must hold 'key: value' lines")
 
 
-def _labels(models: Sequence[str] | None, in_file: Mapping[str, Any]) -> list[str]:
-    labels = list(models if models is not None else in_file)
+def _labels(labels: list[str]) -> list[str]:
     if not labels:
         raise InputError("no models are given: name them with --models, for example TIGER,SASRec")
     for label in labels:
@@ -229,6 +262,7 @@ def _model(
     shared: Mapping[str, Any],
     given: Mapping[str, Any],
     seeds: Any,
+    pair: Pair | None = None,
 ) -> Model:
     values = {"model": label, **shared, **(own or {}), **given}
     values = {k: v for k, v in values.items() if k not in (*keys(ComparisonSettings), "output")}
@@ -239,7 +273,9 @@ def _model(
     if type(first) is not int:
         raise InputError(f"model {label}: 'seed' is {first!r}, but must be a whole number")
     wanted = (own or {}).get("seeds", seeds)
-    return Model(label, values, seeds_of(wanted, first), trials)
+    if pair is not None:
+        values = pair.checked(values)
+    return Model(label, values, seeds_of(wanted, first), trials, pair)
 
 
 def _short_hash(shared: Mapping[str, Any]) -> str:

@@ -77,9 +77,19 @@ def figures(plan: Plan, ended: Mapping[str, Ended], split: Split) -> dict[str, A
         "resamples": plan.settings.resamples,
         "best": best,
         "reference": plan.settings.reference,
+        "grid": _grid(plan),
         "models": rows,
         "significance": tests,
     }
+
+
+def _grid(plan: Plan) -> dict[str, Any] | None:
+    """``tokenizers`` in their order, and by generator the model that its pairs are trained as."""
+    pairs = plan.pairs
+    if not pairs:
+        return None
+    tokenizers = list(dict.fromkeys(pair.tokenizer for pair in pairs))
+    return {"tokenizers": tokenizers, "generators": {p.generator: p.model for p in pairs}}
 
 
 class _TargetGroups:
@@ -121,10 +131,12 @@ def _row(
     users = sorted(split.test)
     found: list[dict[str, float]] = []
     by_user = np.zeros(len(users))
-    states = []
+    states: list[dict[str, Any]] = []
+    if model.refused:
+        states = [{"seed": s, "state": "refused", "reason": model.refused} for s in model.seeds]
     for run in runs:
         end = ended.get(run.name)
-        state: dict[str, Any] = {"seed": run.seed, "folder": str(run.folder)}
+        state = {"seed": run.seed, "folder": str(run.folder)}
         if end is None:
             state["state"] = "not run"
         elif end.failure:
@@ -144,9 +156,9 @@ def _row(
     names = list(dict.fromkeys(name for values in found for name in values))
     row = {
         "model": model.label,
-        "class": runs[0].config["model"],
+        "class": model.settings["model"],
         "trials": model.trials,
-        "history": _history(runs[0].config),
+        "history": _history(runs[0].config) if runs else "refused",
         "runs": states,
         "cells": {
             name: asdict(cell([values[name] for values in found if name in values]))

@@ -72,6 +72,7 @@ def markdown(result: dict[str, Any]) -> str:
         "Seconds of SIDs are few where the cache had them. Milliseconds a user: the test split, "
         "weights loaded first. Peak memory: of the whole process, Python and packages too.",
         _grid(result, _costs(), [_trials]),
+        *_refusals(result),
         *_failures(result),
     ]
     return "\n\n".join(parts) + "\n"
@@ -130,13 +131,13 @@ def latex(result: dict[str, Any]) -> str:
 
 
 def state(row: dict[str, Any]) -> str:
-    """``finished``, ``not run``, or what went wrong, of a model's runs together."""
+    """``finished``, ``not run``, ``refused: …`` or ``failed: …``, of a model's runs together."""
     states = {run["state"] for run in row["runs"]}
     if states == {"finished"}:
         return "finished"
-    failed = [run for run in row["runs"] if run["state"] == "failed"]
-    if failed:
-        return f"failed: {failed[0]['reason']}"
+    for run in row["runs"]:
+        if run["state"] in ("refused", "failed"):
+            return f"{run['state']}: {run['reason']}"
     return NOT_RUN if states == {NOT_RUN} else "some seeds not run"
 
 
@@ -147,10 +148,14 @@ def _metrics(result: dict[str, Any], split: str) -> list[Column]:
     names = dict.fromkeys(name for row in result["models"] for name in row["cells"])
     shown = [name for name in names if name.startswith(f"{split}/")]
     return [
-        Column(name, _CAPTIONS[key] + "@" + k, "{:.4f}".format, best=True)
-        for name in shown
-        for key, _, k in [name.partition("/")[2].partition("@")]
+        Column(name, heading(name.partition("/")[2]), "{:.4f}".format, best=True) for name in shown
     ]
+
+
+def heading(metric: str) -> str:
+    """``ndcg@10`` as it is spelled in tables."""
+    key, _, k = metric.partition("@")
+    return f"{_CAPTIONS[key]}@{k}"
 
 
 def _reach(result: dict[str, Any]) -> list[Column]:
@@ -231,7 +236,7 @@ def _grid(
 
 
 def _significance(result: dict[str, Any]) -> list[str]:
-    metric, _, k = result["metric"].partition("/")[2].partition("@")
+    metric = heading(result["metric"].partition("/")[2])
     parts = []
     for against, tests in result["significance"].items():
         if not tests:
@@ -243,7 +248,7 @@ def _significance(result: dict[str, Any]) -> list[str]:
             for label, one in tests.items()
         ]
         parts += [
-            f"Against {against}, {role}: difference in {_CAPTIONS[metric]}@{k} over users (of each "
+            f"Against {against}, {role}: difference in {metric} over users (of each "
             f"the mean over seeds), paired bootstrap with {result['resamples']:,} resamples, "
             f"p corrected by Holm for {len(tests)} comparisons. It holds for these runs: how far "
             "other seeds would differ is what ± says.",
@@ -256,6 +261,12 @@ def _significance(result: dict[str, Any]) -> list[str]:
             ),
         ]
     return parts
+
+
+def _refusals(result: dict[str, Any]) -> list[str]:
+    words = [(row["model"], state(row)) for row in result["models"]]
+    lines = [f"- {label}, {word}" for label, word in words if word.startswith("refused")]
+    return ["## Refused pairs", "\n".join(lines)] if lines else []
 
 
 def _failures(result: dict[str, Any]) -> list[str]:

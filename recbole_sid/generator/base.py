@@ -22,10 +22,14 @@ class Generator(nn.Module, ABC):
 
     ``decoding_settings`` are the settings that change how a trained generator ranks and nothing
     else: a finished run may be evaluated again with others.
+
+    ``needs_parallel_codes``: whether it writes the codes of an item in any order, so that each must
+    say something by itself: residual ones are refused.
     """
 
     Settings: ClassVar[type]
     decoding_settings: ClassVar[frozenset[str]] = frozenset({"beam_size"})
+    needs_parallel_codes: ClassVar[bool] = False
     user_buckets: Tensor
 
     def __init__(self, settings: object, catalogue: Catalogue, window: int, user_buckets: Tensor):

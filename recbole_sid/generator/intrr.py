@@ -121,6 +121,7 @@ class IntRR(Generator):
     ):
         super().__init__(settings, catalogue, window, user_buckets)
         self.settings = settings
+        self._kept_tables: tuple[object, list[Tensor]] | None = None
         width = settings.hidden_size
         shape = LayerShape(
             width,
@@ -260,9 +261,52 @@ class IntRR(Generator):
         return scores
 
     def _node_tables(self, trie_softmax: TrieSoftmax) -> list[Tensor]:
-        everything = torch.arange(self.catalogue.n_items + 1, device=self.user_buckets.device)
-        vectors = self._vectors(everything) if self.settings.node_vectors else None
-        return trie_softmax.tables(self.codebook, vectors)
+        """The nodes' vectors. Where nothing is trained they are kept until a weight changes: they
+        cost more than a single request."""
+        if (
+            self.training
+            or torch.is_grad_enabled()
+            or torch.is_autocast_enabled(self.user_buckets.device.type)
+        ):
+            return trie_softmax.tables(self.codebook, self._all_vectors())
+        state = self._state_of_tables()
+        if self._kept_tables is None or self._kept_tables[0] != state:
+            tables = trie_softmax.tables(self.codebook, self._all_vectors())
+            self._kept_tables = state, tables
+            return tables
+        return self._kept_tables[1]
+
+    def _all_vectors(self) -> Tensor | None:
+        """Vectors (n_items + 1, width) of all items where the nodes are scored by them."""
+        if not self.settings.node_vectors:
+            return None
+        vectors = None if self.item_embedding is None else self.item_embedding.weight
+        if self.content is not None and self.catalogue.vectors is not None:
+            content = self.content(self.catalogue.vectors)
+            vectors = content if vectors is None else vectors + content
+        return vectors
+
+    def _state_of_tables(self) -> tuple[tuple[int, int], ...]:
+        """What tells one state of the tables' weights from another: where each lies, and how often
+        it was written to (which torch does not count in inference tensors: nothing trains them)."""
+        weights = [*self.codebook.weights, self.catalogue.vectors]
+        if self.item_embedding is not None:
+            weights.append(self.item_embedding.weight)
+        if self.content is not None:
+            weights += [self.content.weight, self.content.bias]
+        return tuple(
+            (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+            for weight in weights
+            if weight is not None
+        )
+
+    def train(self, mode: bool = True) -> IntRR:
+        self._kept_tables = None
+        return super().train(mode)
+
+    def _apply(self, fn, recurse=True):
+        self._kept_tables = None
+        return super()._apply(fn, recurse)
 
     def _beams(
         self, hidden: Tensor, beam_size: int, available: Available | None = None

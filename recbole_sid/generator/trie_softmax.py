@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from recbole_sid.generator.beam import Step, children_log_softmax
 from recbole_sid.generator.catalogue import Catalogue
+from recbole_sid.generator.gathered import Bags, bag_means, inner_products
 from recbole_sid.generator.recursive import RecursiveCodebook
 
 # Products with a whole table that cost less than one gathered number (measured on two cores).
@@ -32,6 +33,8 @@ class TrieSoftmax(nn.Module):
         self.catalogue = catalogue
         counts = [torch.diff(catalogue.branches(level)[0]) for level in range(catalogue.n_levels)]
         self._most_children = [int(count.max()) for count in counts]
+        rows, bags, held = [], [], []  # of every depth; a bag is the items below a node
+        n_bags = 0
         for level, count in enumerate(counts):
             # Depth level + 1: children of forks, and forks; at depth 1 all nodes.
             kept = torch.repeat_interleave(count > 1, count)
@@ -41,14 +44,21 @@ class TrieSoftmax(nn.Module):
                 kept[:] = True
             place = torch.where(kept, kept.cumsum(0) - 1, 0)
             node = catalogue.node_of_item[1:, level]
-            items = torch.argsort(node, stable=True)
-            items = items[kept[node[items]]]
-            sizes = torch.bincount(place[node[items]], minlength=int(kept.sum()))
+            below = torch.argsort(node, stable=True)
+            rows.append(below[kept[node[below]]] + 1)
+            bags.append(F.pad(torch.where(kept[node], n_bags + place[node], 0), (1, 0)))
+            held.append(F.pad(kept[node], (1, 0)))
+            n_bags += int(kept.sum())
             self._keep("place", level, place)
             self._keep("codes", level, catalogue.branches(level)[1][kept].long())
-            self._keep("items", level, items + 1)
-            self._keep("offsets", level, sizes.cumsum(0) - sizes)
             self._keep("forks", level, torch.nonzero(count > 1)[:, 0])
+        bag_of_row, is_held = torch.stack(bags, dim=1), torch.stack(held, dim=1)
+        sizes = torch.bincount(bag_of_row[is_held], minlength=n_bags)
+        bag_parts = Bags(
+            torch.cat(rows), sizes.cumsum(0) - sizes, bag_of_row, is_held / sizes[bag_of_row]
+        )
+        for name, part in zip(Bags._fields, bag_parts, strict=True):
+            self.register_buffer(f"_bags_{name}", part, persistent=False)
 
     def _keep(self, name: str, level: int, tensor: Tensor) -> None:
         self.register_buffer(f"_{name}_{level}", tensor, persistent=False)
@@ -63,14 +73,13 @@ class TrieSoftmax(nn.Module):
             codebook: a node's code is embedded by it.
             items: (n_items + 1, width) the items' vectors, whose means are added; None for none.
         """
-        tables = []
-        for level, weight in enumerate(codebook.weights):
-            table = F.embedding(self._of("codes", level), weight)
-            if items is not None:
-                below, offsets = self._of("items", level), self._of("offsets", level)
-                table = table + F.embedding_bag(below, items, offsets, mode="mean")
-            tables.append(table.float())
-        return tables
+        codes = [F.embedding(self._of("codes", i), book) for i, book in enumerate(codebook.weights)]
+        tables = [table.float() for table in codes]
+        if items is None:
+            return tables
+        bags = Bags(*(getattr(self, f"_bags_{name}") for name in Bags._fields))
+        means = bag_means(items, bags).split([len(table) for table in tables])
+        return [table + mean for table, mean in zip(tables, means, strict=True)]
 
     def log_likelihood(
         self, codebook: RecursiveCodebook, tables: list[Tensor], hidden: Tensor, items: Tensor
@@ -83,11 +92,13 @@ class TrieSoftmax(nn.Module):
             first, _ = self.catalogue.branches(level)
             parents = path[:, level - 1]
             some = torch.nonzero(first[parents + 1] - first[parents] > 1)[:, 0]
+            if not len(some):
+                continue
             parents = parents[some]
             query = self._query(codebook, tables, level, hidden[some], parents)
             rows, children = self.catalogue.children_of(level, parents)  # (M,)
             places = self._of("place", level)[children]  # (M,)
-            logits = self._products(query, tables[level], rows, places)
+            logits = inner_products(query, tables[level], rows, places)
             # Log-softmax over each row's children, which lie one after the other.
             highest = logits.new_full((len(some),), -torch.inf)
             highest = highest.scatter_reduce(0, rows, logits.detach(), "amax")
@@ -158,14 +169,6 @@ class TrieSoftmax(nn.Module):
     def _whole_table(self, level: int, table: Tensor) -> bool:
         """Whether multiplying a beam with all nodes beats gathering its children's vectors."""
         return len(table) * _IN_VAIN < self._most_children[level] * table.shape[1]
-
-    @staticmethod
-    def _products(query: Tensor, table: Tensor, rows: Tensor, places: Tensor) -> Tensor:
-        """Inner products (M,) of ``query[rows]`` and ``table[places]``, float32."""
-        # A matrix product with the whole table is the faster way unless most of it is in vain.
-        if len(query) * len(table) < _IN_VAIN * len(rows) * table.shape[1]:
-            return F.linear(query, table)[rows, places].float()
-        return (query.float()[rows] * table[places]).sum(dim=-1)
 
     def _query(
         self,

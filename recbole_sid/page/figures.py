@@ -60,14 +60,14 @@ class Plot:
         """Write ``name.svg`` and ``name.png`` into ``folder``, each whole or not at all."""
         with written_whole(folder / f"{self.name}.svg") as temporary:
             temporary.write_text(self._svg(), encoding="utf-8")
-        with written_whole(folder / f"{self.name}.png") as temporary, _style(self.name):
+        with written_whole(folder / f"{self.name}.png") as temporary, style(self.name):
             self.canvas.savefig(
                 temporary, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None}
             )
 
     def _svg(self) -> str:
         text = io.StringIO()
-        with _style(self.name):
+        with style(self.name):
             self.canvas.savefig(
                 text, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
             )
@@ -92,7 +92,7 @@ _STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def _style(name: str) -> Iterator[None]:
+def style(name: str) -> Iterator[None]:
     """Our settings of matplotlib, and none of the user's."""
     with warnings.catch_warnings(), mpl.rc_context():
         # The reader's fonts may have the letters that those of matplotlib lack.
@@ -126,7 +126,7 @@ def plot_curves(name: str, curves: Mapping[str, tuple[str, Curves]], metric: str
             # RecBole gives a loss of 0 to models that learn nothing by steps, such as Pop.
             lines = [line for line in lines if any(value for _, value in line[2])]
         if lines:
-            with _style(name):
+            with style(name):
                 plot = _lines(
                     f"{name}-{part}", title, "epoch", axis, lines, models, powers=part == "loss"
                 )
@@ -140,7 +140,7 @@ def plot_collisions(name: str, rates: Mapping[str, Sequence[float]]) -> Plot:
         (label, label, [(length + 1.0, rate) for length, rate in enumerate(values)])
         for label, values in rates.items()
     ]
-    with _style(name):
+    with style(name):
         return _lines(name, "Collision rate by prefix", "codes", "share of items", lines)
 
 
@@ -150,7 +150,7 @@ def plot_groups(name: str, sets: Mapping[str, SemanticIDs]) -> Plot:
     for label, sids in sets.items():
         sizes, counts = np.unique(sids.groups.sizes(sids.n_base_levels), return_counts=True)
         lines.append((label, label, list(zip(sizes.tolist(), counts.tolist(), strict=True))))
-    with _style(name):
+    with style(name):
         plot = _lines(name, "Sizes of groups", "items of a SID", "SIDs", lines, powers=True)
         largest = max(points[-1][0] for _, _, points in lines)
         if largest > 20:
@@ -164,7 +164,7 @@ def plot_frontier(name: str, metric: str, points: Mapping[str, tuple[float, floa
     Args:
         points: minutes and quality by label.
     """
-    with _style(name):
+    with style(name):
         canvas, axes = _axes(
             "Quality against training time", "minutes of SIDs and training", metric
         )
@@ -193,7 +193,7 @@ def undominated(points: Sequence[tuple[float, float]]) -> list[tuple[float, floa
 def plot_codes(name: str, label: str, sids: SemanticIDs) -> Plot:
     """A square a level, a cell a code, row by row from 0: how many items have it, grey for none."""
     n_levels = sids.n_base_levels
-    with _style(name):
+    with style(name):
         canvas = Canvas(figsize=(2.6 * n_levels, 2.4), layout="constrained")
         FigureCanvasAgg(canvas)
         colours = mpl.colormaps["viridis"].with_extremes(bad="#9a9a9a66")

@@ -5,7 +5,8 @@ By the rule of the published table:
 - "dedup": every base SID has room for as many items as there are dedup digits. A new item takes the
   lowest unused digit of its base SID. The sizes of the levels stay, since a generator was trained
   with them, so the room is what the groups left free, and ``collision_headroom`` besides.
-- "nearest_free", "reassign_last": every SID has room for the capacity of the table, or for one.
+- "nearest_free", "random_free", "reassign_last": every SID has room for the capacity of the table,
+  or for one.
 - "none": new items share SIDs with any others.
 
 Of the new items of a SID with too little room for them the nearest stay (ties: by raw token). The

@@ -10,12 +10,12 @@ from recbole_sid.errors import InputError, did_you_mean, preview
 from recbole_sid.sid.groups import PrefixCollisions, group
 from recbole_sid.sid.reassign import reassign
 from recbole_sid.sid.space import CodeSpace
-from recbole_sid.sid.table import COLLISION_RULES, SemanticIDs
+from recbole_sid.sid.table import CAPACITY_RULES, COLLISION_RULES, SemanticIDs
 
 
 def needs_space(rule: str) -> bool:
     """Whether the rule moves items, and so asks what codes cost them."""
-    return rule in ("reassign_last", "nearest_free")
+    return rule in ("reassign_last", *CAPACITY_RULES)
 
 
 def apply_collision(
@@ -24,6 +24,7 @@ def apply_collision(
     space: CodeSpace | None = None,
     capacity: int = 1,
     headroom: int = 0,
+    seed: int = 0,
 ) -> SemanticIDs:
     """Apply the collision rule to a table of base codes.
 
@@ -31,17 +32,18 @@ def apply_collision(
     in the order of raw tokens, so that the digit does not depend on the order of rows. Every item
     has the digit, those alone with their SID too. The level is as large as the largest group and
     ``headroom`` together.
-    "none" leaves the table as it is: items may share a SID. "reassign_last" and "nearest_free" move
-    items to other codes, see ``reassign``.
+    "none" leaves the table as it is: items may share a SID. "reassign_last", "nearest_free" and
+    "random_free" move items to other codes, see ``reassign``.
 
     A table to which the rule has been applied already is returned unchanged.
 
     Args:
         sids: the table, as the tokenizer made it.
-        rule: one of the four.
+        rule: one of the five.
         space: what other codes cost, rows as in ``sids``; only rules that move items read it.
-        capacity: items that a SID may hold under "nearest_free".
+        capacity: items that a SID may hold under "nearest_free" and "random_free".
         headroom: unused dedup digits, for items that are appended later (see ``append``).
+        seed: at least 0, of the codes that "random_free" draws.
 
     Raises:
         InputError: an unknown rule, another one than has been applied already, a capacity below 1,
@@ -64,7 +66,7 @@ def apply_collision(
             f"{sids.collision!r}; set collision: {sids.collision}, or give the table from before it"
         )
     if needs_space(rule):
-        return reassign(sids, rule, space, capacity if rule == "nearest_free" else 1)
+        return reassign(sids, rule, space, capacity if rule in CAPACITY_RULES else 1, seed)
     digits = sids.groups.running_numbers()  # (n,)
     return replace(
         sids,

@@ -1,17 +1,21 @@
 """The collision rules that move items to other codes, and how far they move them.
 
-Both rules agree on who moves: of the items of one SID, those nearest to it keep it (ties: by raw
+All rules agree on who moves: of the items of one SID, those nearest to it keep it (ties: by raw
 token), as many as it has room for, and the others are *movers*. They differ in where items go.
 
 - ``nearest_free``: every mover takes the nearest code of the last level that has room, under its
   prefix.
+- ``random_free``: it takes a random one of them. FORGE (arXiv 2509.20904) caps SIDs in both ways;
+  that the nearest items stay here too, and the level by level search below, are ours, so that the
+  two rules differ in nothing but where items go.
 - ``reassign_last``: all items under a prefix with a collision share out the codes of the last level
   anew, so that the sum of their costs is the least possible (ZCR in arXiv 2605.25330).
 
 Where the codes under a prefix have less room than it has items, the overflow first leaves for the
-nearest other code of the level before the last whose prefix has room; and if there is none under
-the whole prefix above, a level further up. The papers leave open who leaves: here the movers whose
-code at that level is furthest from them, since it says least about them.
+nearest (``random_free``: a random) other code of the level before the last whose prefix has room;
+and if there is none under the whole prefix above, a level further up. The papers leave open who
+leaves: here the movers whose code at that level is furthest from them, since it says least about
+them.
 
 So the search for "nearest" goes level by level, as a residual quantiser's own does: nearest under
 the same prefix, and wider only where that is full. It never looks at all SIDs.
@@ -43,11 +47,13 @@ from recbole_sid.sid.table import SemanticIDs
 ENTRIES = 2**22
 
 
-def reassign(sids: SemanticIDs, rule: str, space: CodeSpace | None, capacity: int) -> SemanticIDs:
+def reassign(
+    sids: SemanticIDs, rule: str, space: CodeSpace | None, capacity: int, seed: int
+) -> SemanticIDs:
     """Move items until no SID holds more than ``capacity``.
 
-    Without a space, all codes cost an item the same: movers take the lowest codes with room, in
-    the order of raw tokens, under both rules.
+    Without a space, all codes cost an item the same: who stays goes by raw token, and movers take
+    the lowest codes with room, in the order of raw tokens; under "random_free" random ones.
 
     ``provenance["collision"]`` of the result says ``rule``, ``capacity``,
     ``collision_rate_before``, ``moved`` (items with another SID than before), ``moved_up`` (those
@@ -56,9 +62,10 @@ def reassign(sids: SemanticIDs, rule: str, space: CodeSpace | None, capacity: in
 
     Args:
         sids: a table with collision "none".
-        rule: "reassign_last" or "nearest_free".
+        rule: "reassign_last", "nearest_free" or "random_free".
         space: the costs, rows as in ``sids``.
         capacity: items that a SID may hold; 1 for "reassign_last".
+        seed: of the random codes, at least 0; only "random_free" reads it.
 
     Raises:
         InputError: more items than all SIDs have room for, or a space of another shape.
@@ -69,7 +76,7 @@ def reassign(sids: SemanticIDs, rule: str, space: CodeSpace | None, capacity: in
             f"setting 'collision' is {rule!r}, but the {sids.n_items} items do not fit into levels "
             f"of {' x '.join(map(str, sids.sizes))} codes, which have room for {room}; set "
             "collision: dedup, or raise tokenizer_codebook_size, tokenizer_levels or, for "
-            "nearest_free, collision_capacity"
+            "nearest_free and random_free, collision_capacity"
         )
     if space is not None and (space.n_items, space.sizes) != (sids.n_items, sids.sizes):
         raise InputError(
@@ -78,7 +85,10 @@ def reassign(sids: SemanticIDs, rule: str, space: CodeSpace | None, capacity: in
         )
     order = sids.token_order
     before = sids.codes[order]  # (n, L)
-    table = Table(space or EqualCosts(sids.sizes), order, before.copy(), sids.sizes, capacity)
+    known = space or EqualCosts(sids.sizes)
+    drawn = RandomCosts(known, sids.sizes, np.random.default_rng(seed))
+    costs = drawn if rule == "random_free" else known
+    table = Table(costs, order, before.copy(), sids.sizes, capacity)
     # Threads add float32 numbers in the order they finish in: one thread is reproducible.
     with threadpool_limits(1):
         movers = table.beyond_capacity()
@@ -109,6 +119,34 @@ def reassign(sids: SemanticIDs, rule: str, space: CodeSpace | None, capacity: in
     )
 
 
+@dataclass(frozen=True)
+class RandomCosts:
+    """Random costs of the codes that an item may move to: each with room is equally likely.
+
+    What it pays for the codes that it has, by which it stays or leaves, is as in ``known``.
+
+    Attributes:
+        known: what codes cost otherwise.
+        sizes: codes per level, (L,).
+        rng: where draws come from.
+    """
+
+    known: CodeSpace | EqualCosts
+    sizes: tuple[int, ...]
+    rng: np.random.Generator
+
+    def costs(self, level: int, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Drawn from 0 to 1, float32 (m, K_level)."""
+        return self.rng.random((len(rows), self.sizes[level]), dtype=np.float32)
+
+    def prefix_costs(self, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """As in ``known``, float32 (m,)."""
+        return self.known.prefix_costs(rows, codes)
+
+
+Costs = CodeSpace | EqualCosts | RandomCosts
+
+
 @dataclass
 class Table:
     """A table on its way from the codes of the tokenizer to codes without too many items.
@@ -121,7 +159,7 @@ class Table:
         capacity: items that a SID may hold.
     """
 
-    costs: CodeSpace | EqualCosts
+    costs: Costs
     rows: np.ndarray
     codes: np.ndarray
     sizes: tuple[int, ...]

@@ -17,7 +17,8 @@ from recbole_sid.errors import InputError, did_you_mean, preview
 from recbole_sid.sid import files
 from recbole_sid.sid.groups import Groups, group
 
-COLLISION_RULES = ("none", "dedup", "reassign_last", "nearest_free")
+CAPACITY_RULES = ("nearest_free", "random_free")
+COLLISION_RULES = ("none", "dedup", "reassign_last", *CAPACITY_RULES)
 MAX_SIZE = files.MAX_CODE + 1
 
 
@@ -34,8 +35,8 @@ class SemanticIDs:
         sizes: number of codes that each of the L levels has room for.
         collision: the rule that was applied (see ``collisions.apply_collision``). "none": items
             may share a SID. "dedup": the last level is the dedup digit, a running number that makes
-            every SID unique. "reassign_last", "nearest_free": items were moved, and every SID is
-            unique, or held by at most ``capacity`` items.
+            every SID unique. "reassign_last", "nearest_free", "random_free": items were moved, and
+            every SID is unique, or held by at most ``capacity`` items.
         provenance: where the codes came from: plain JSON data. Of it only the number
             ``["collision"]["capacity"]`` means something here; it is 1 where it is missing.
 
@@ -199,7 +200,7 @@ class SemanticIDs:
     def capacity(self) -> int:
         """How many items may have one SID under a rule other than "none"."""
         report = self.provenance.get("collision")
-        if self.collision != "nearest_free" or not isinstance(report, dict):
+        if self.collision not in CAPACITY_RULES or not isinstance(report, dict):
             return 1
         capacity = report.get("capacity", 1)
         if type(capacity) is not int or capacity < 1:

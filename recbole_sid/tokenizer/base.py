@@ -261,7 +261,7 @@ class Tokenizer(ABC, Generic[S]):
         if not self.can_assign:
             raise InputError(
                 f"tokenizer {self._called} cannot give codes to items it was not fitted on; choose "
-                "rqkmeans, rqvae, quasid, letter, opq or unisid"
+                "rqkmeans, rqvae, quasid, letter, mmq, opq or unisid"
             )
         if self.assigns_by == "vectors":
             self._require_vectors(items)

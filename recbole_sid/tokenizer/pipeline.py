@@ -111,6 +111,7 @@ def semantic_ids(
         fitted.space,
         rule.collision_capacity,
         rule.collision_headroom,
+        seed=stage_seed(config["seed"], "collision"),
     )
     logger.info("Stage 1: %s", describe(sids))
     return Stage1(sids, fitted.embeddings, fitted.weights)

@@ -19,6 +19,7 @@ class RandomCodes(Tokenizer[LevelSettings]):
     Settings: ClassVar[type] = LevelSettings
     name: ClassVar[str] = "random"
     needs_vectors: ClassVar[bool] = False
+    parallel: ClassVar[bool] = True
     trains: ClassVar[bool] = False
 
     def fit_sorted(self, items: Items) -> BaseCodes:

@@ -91,9 +91,10 @@ class UniSID(Tokenizer[UniSIDSettings]):
     second view under dropout, where there is none. ``second_view`` brings every anchor a second
     time. All samples are positives and negatives of the first loss; targets are the positives of
     the second, and with ``pair_levels`` (ours; the paper: 0) of the first one too, at so many of
-    the last levels, so that these codes say what goes together, not only what is alike. The third
-    is over anchors. Temperatures, epochs, the optimizer and the make-up of batches are open in the
-    paper.
+    the last levels, so that these codes say what goes together, not only what is alike. With
+    ``apart_weight`` below 1 (ours) a level spends itself on what the levels before have not told
+    apart, and fewer items share all codes. The third is over anchors. Temperatures, epochs, the
+    optimizer and the make-up of batches are open in the paper.
 
     With ``rotate`` every level's logits are turned at random before the codes are read off: the
     control that shows what the faithful ``similarity: logits`` does not determine.
@@ -108,6 +109,7 @@ class UniSID(Tokenizer[UniSIDSettings]):
     needs_vectors: ClassVar[bool] = True
     needs_pairs: ClassVar[bool] = True
     needs_source: ClassVar[bool] = True
+    parallel: ClassVar[bool] = True
     can_assign: ClassVar[bool] = True
     assigns_by: ClassVar[Literal["vectors", "source"]] = "source"
 
@@ -287,6 +289,8 @@ class UniSID(Tokenizer[UniSIDSettings]):
                 n_anchors,
                 step.target,
                 settings.levels if settings.pair_levels is None else settings.pair_levels,
+                encoded.codes,
+                settings.apart_weight,
             )
             terms["sid"] = settings.sid_weight * found.losses.mean()
             watch.levels(found.losses.detach())

@@ -61,15 +61,19 @@ def multi_granularity_loss(
     n_anchors: int,
     targets: slice | None = None,
     pair_levels: int = 0,
+    codes: Tensor | None = None,
+    apart_weight: float = 1.0,
 ) -> LevelLosses:
     """Supervised contrast at every level, with positives that tighten from level to level.
 
     The mean, over the anchors i that have a positive at the level, of
 
-        -1/|P_i| Σ_{p in P_i} ln( exp(s_ip / t) / Σ_{a ≠ i} exp(s_ia / t) )
+        -1/|P_i| Σ_{p in P_i} ln( exp(s_ip / t) / Σ_{a ≠ i} w_ia exp(s_ia / t) )
 
     P_i are the other samples with the label of i, or of the same item (its second view). The sum in
-    the denominator runs over all samples but i itself, positives too. The paper leaves open where
+    the denominator runs over all samples but i itself, positives too. w_ia is 1 as published; with
+    ``codes`` it is ``apart_weight`` (ours) for a negative whose codes of the levels before are not
+    those of i: what is told apart already need not be told apart again. The paper leaves open where
     the negatives come from; here they are the batch. It is silent on anchors without positives;
     here they are left out, and negatives for others.
 
@@ -81,6 +85,8 @@ def multi_granularity_loss(
         n_anchors: A; the first A samples are anchors, the others positives and negatives only.
         targets: where each anchor's target stands among the samples, A in a row.
         pair_levels: at so many of the last levels the target of i is in P_i as well (ours).
+        codes: int64 (N, L), the codes of the samples.
+        apart_weight: 0 to 1.
     """
     n_samples = len(directions)
     others = torch.ones(n_anchors, n_samples, dtype=torch.bool, device=directions.device)
@@ -90,6 +96,7 @@ def multi_granularity_loss(
     if targets is not None:
         paired[:, targets].fill_diagonal_(True)
     first_paired = labels.shape[1] - pair_levels
+    together = torch.ones_like(others)  # the codes of all levels so far are those of the anchor
     losses, counts = [], []
     for level, (vectors, label) in enumerate(
         zip(directions.unbind(1), labels.unbind(1), strict=True)
@@ -101,7 +108,13 @@ def multi_granularity_loss(
             alike = alike | paired
         positives = alike & others
         n_positives = positives.sum(dim=1)  # (A,)
-        total = similar.masked_fill(~others, -torch.inf).logsumexp(dim=1)
+        counted = similar.masked_fill(~others, -torch.inf)
+        if level > 0 and codes is not None and apart_weight < 1:
+            before = codes[:, level - 1]
+            together = together & (before[:n_anchors, None] == before)
+            log_weight = math.log(apart_weight) if apart_weight else -torch.inf
+            counted = torch.where(together | positives, counted, counted + log_weight)
+        total = counted.logsumexp(dim=1)
         drawn = (similar * positives).sum(dim=1) / n_positives.clamp(min=1)
         has_positive = n_positives > 0
         count = has_positive.sum()

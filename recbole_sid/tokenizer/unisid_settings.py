@@ -31,6 +31,7 @@ class UniSIDSettings(
     embedding_dim: int
     second_view: bool
     pair_levels: int | None
+    apart_weight: float
     reconstruction_weight: float
     repulsion_on: Literal["logits", "embedding"]
     learning_rate: float
@@ -82,6 +83,8 @@ class UniSIDSettings(
             self.pair_levels,
             f"0 to the number of levels, {self.levels}, or ~ for all",
         )
+        apart = self.apart_weight
+        require(0 <= apart <= 1, "tokenizer_apart_weight", apart, "0 to 1")
         for name in ("embedding_dim", "epochs"):
             value = vars(self)[name]
             require(value >= 1, f"tokenizer_{name}", value, "at least 1")

@@ -396,7 +396,7 @@ def test_bad_settings_are_refused_before_anything_is_written(case, made):
 
 def test_a_settings_file_of_another_form_is_refused(made, tmp_path):
     for values, message in (
-        ({"model": {}}, "has 'model', but holds 'all:' and 'models:' only"),
+        ({"model": {}}, "has 'model', but holds 'all:', 'models:', 'tokenizers:' and"),
         ({"models": ["Pop"]}, "'models' must hold"),
         ({"models": {"Pop": 3}}, "'Pop' must hold"),
     ):

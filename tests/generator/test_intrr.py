@@ -176,3 +176,98 @@ def test_vectors_are_asked_for_only_with_content():
 def test_settings_are_checked(changes, message):
     with pytest.raises(InputError, match=message):
         intrr(SIDS, **changes)
+
+
+class TestKeptTables:
+    """In evaluation the nodes' vectors are kept between requests until a weight changes."""
+
+    users, history, lengths = torch.tensor([1]), torch.tensor([[3, 5, 2]]), torch.tensor([3])
+
+    def model(self, seed=0):
+        rng = np.random.default_rng(1)
+        vectors = rng.normal(size=(40, 5)).astype(np.float32)
+        settings = {"softmax": "children", "node_vectors": True, "decoding": "beam"}
+        return intrr(random_table(rng, 40, (3, 4, 3), "dedup"), seed, vectors=vectors, **settings)
+
+    def scores(self, model):
+        with torch.no_grad():
+            return model.rank(self.users, self.history, self.lengths, k=10, beam_size=10).scores
+
+    def counted(self, model, monkeypatch):
+        """The calls that make tables, from now on."""
+        calls = []
+        make = model.trie_softmax.tables
+        monkeypatch.setattr(
+            model.trie_softmax, "tables", lambda *args: calls.append(1) or make(*args)
+        )
+        return calls
+
+    def test_they_are_made_once_and_the_scores_are_the_same_to_the_bit(self, monkeypatch):
+        model = self.model()
+        calls = self.counted(model, monkeypatch)
+        first, second = self.scores(model), self.scores(model)
+        assert len(calls) == 1
+        assert torch.equal(first, second)
+        assert torch.equal(self.scores(self.model()), first)
+        with torch.inference_mode():
+            inferred = model.rank(self.users, self.history, self.lengths, k=10, beam_size=10)
+        assert torch.equal(inferred.scores, first)
+        assert len(calls) == 1
+
+    def changed_in_place(self, model):
+        with torch.no_grad():
+            model.content.bias.add_(torch.randn(model.content.bias.shape))
+        return model
+
+    def trained(self, model):
+        model.train()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        places, targets = torch.tensor([[0, 1]]), torch.tensor([[5, 2]])
+        model.packed_loss(self.users, self.history[:, :2], places, targets).backward()
+        optimizer.step()
+        return model.eval()
+
+    def loaded(self, model):
+        model.load_state_dict(self.model(seed=1).state_dict())
+        return model
+
+    def assigned(self, model):
+        model.load_state_dict(self.model(seed=1).state_dict(), assign=True)
+        return model
+
+    def replaced(self, model):
+        model.item_embedding.weight.data = torch.randn(model.item_embedding.weight.shape)
+        return model
+
+    def other_vectors(self, model):
+        model.catalogue.vectors = torch.randn(model.catalogue.vectors.shape)
+        return model
+
+    @pytest.mark.parametrize(
+        "change",
+        ["changed_in_place", "trained", "loaded", "assigned", "replaced", "other_vectors"],
+    )
+    def test_a_change_of_weights_drops_them(self, change):
+        model = self.model()
+        before = self.scores(model)
+        after = self.scores(getattr(self, change)(model))
+        assert not torch.equal(after, before)
+        model._kept_tables = None
+        assert torch.equal(self.scores(model), after)
+
+    def test_another_device_or_type_drops_them(self):
+        model = self.model()
+        self.scores(model)
+        assert model.float()._kept_tables is None
+        self.scores(model)
+        assert model.to("meta")._kept_tables is None
+
+    def test_training_makes_its_own(self, monkeypatch):
+        model = self.model()
+        self.scores(model)
+        calls = self.counted(model, monkeypatch)
+        items = torch.tensor([[4, 7]])
+        likelihood = model.log_likelihood(self.users, self.history, self.lengths, items)
+        likelihood.sum().backward()
+        assert calls
+        assert model.item_embedding.weight.grad.abs().sum() > 0

@@ -35,7 +35,7 @@ def test_rules_on_tables_that_were_treated_before() -> None:
     assert apply_collision(base, "none") is base
     treated = apply_collision(base, "dedup")
     assert apply_collision(treated, "dedup") is treated
-    for rule in ("none", "reassign_last", "nearest_free"):
+    for rule in ("none", "reassign_last", "nearest_free", "random_free"):
         with pytest.raises(InputError, match=f"'{rule}', but .* 'dedup'; set collision: dedup"):
             apply_collision(treated, rule)
     moved = apply_collision(base, "reassign_last")
@@ -50,7 +50,7 @@ def test_rules_on_tables_that_were_treated_before() -> None:
 
 def test_only_rules_that_move_items_ask_for_a_space() -> None:
     asking = [rule for rule in COLLISION_RULES if needs_space(rule)]
-    assert asking == ["reassign_last", "nearest_free"]
+    assert asking == ["reassign_last", "nearest_free", "random_free"]
 
 
 @given(base_tables(), st.integers(0, 9))

@@ -80,6 +80,53 @@ def test_the_nearest_keep_the_sid_and_ties_go_by_token() -> None:
     }
 
 
+def test_random_free_by_hand() -> None:
+    # Of three on code 0 the nearest, a, stays; of the last codes under prefix 0 only 2 and 3 are
+    # free: b and c take these, which takes which is drawn. Prefix 1 has a collision of its own.
+    codes = {"a": [0, 0], "b": [0, 0], "c": [0, 0], "d": [0, 1], "e": [1, 3], "f": [1, 3]}
+    base = table(codes, (2, 4))
+    space = line([0, 0.25, 0.5, 1, 13.5, 13], [0, 10], [0, 1, 2, 3])
+    seen = set()
+    for seed in range(40):
+        sids = apply_collision(base, "random_free", space, seed=seed)
+        found = by_token(sids)
+        assert (found["a"], found["d"], found["f"]) == ([0, 0], [0, 1], [1, 3])
+        assert {tuple(found["b"]), tuple(found["c"])} == {(0, 2), (0, 3)}
+        assert found["e"][0] == 1
+        seen.add((found["b"][1], found["e"][1]))
+        # What b, c and e pay now, less what they paid: the distances by hand.
+        now = [(0.25 - found["b"][1]) ** 2, (0.5 - found["c"][1]) ** 2, (3.5 - found["e"][1]) ** 2]
+        assert report(sids) == {
+            "rule": "random_free",
+            "capacity": 1,
+            "collision_rate_before": 5 / 6,
+            "moved": 3,
+            "moved_up": 0,
+            "mean_cost_added": pytest.approx((sum(now) - 0.0625 - 0.25 - 0.25) / 3),
+        }
+        again = apply_collision(base, "random_free", space, seed=seed)
+        assert again.codes.tolist() == sids.codes.tolist()
+    # Every way is drawn: b at 2 or 3, e at any of the three that are free.
+    assert seen == set(itertools.product([2, 3], [0, 1, 2]))
+
+
+def test_random_free_leaves_a_full_prefix_for_any_other_with_room() -> None:
+    # Six items under prefix 0, which has room for four; 1 is full, 2 and 3 have room.
+    full = {f"x{i}": [1, i // 2] for i in range(4)}
+    base = table({token: [0, 0] for token in "abcdef"} | full, (4, 2))
+    space = line([0, 0.1, 0.2, 0.3, 0.4, 0.5, 10, 10, 10, 10], [0, 10, 20, 30], [0, 1])
+    seen = set()
+    for seed in range(40):
+        sids = apply_collision(base, "random_free", space, 2, seed=seed)
+        found = by_token(sids)
+        assert [found[token] for token in "abcd"] == [[0, 0], [0, 0], [0, 1], [0, 1]]
+        assert {token: found[token] for token in full} == full
+        assert (report(sids)["moved"], report(sids)["moved_up"]) == (4, 2)
+        assert apply_collision(sids, "random_free", None, 2) is sids
+        seen |= {tuple(found[token]) for token in "ef"}
+    assert seen == {(2, 0), (2, 1), (3, 0), (3, 1)}
+
+
 def test_capacity_two() -> None:
     base = table({"a": [0], "b": [0], "c": [0], "d": [0], "e": [0], "f": [1]}, (4,))
     space = line([0, 0.25, 0.5, 0.75, 1, 2], [0, 1.5, 4, 9])
@@ -141,11 +188,14 @@ def test_without_a_space_the_lowest_codes_are_taken_in_the_order_of_tokens() -> 
             "e": [1, 1],
         }
         assert (report(sids)["moved"], report(sids)["mean_cost_added"]) == (2, None)
+    drawn = [by_token(apply_collision(base, "random_free", seed=seed)) for seed in range(20)]
+    assert all((found["a"], found["d"], found["e"]) == ([0, 1], [0, 3], [1, 1]) for found in drawn)
+    assert {(found["b"][1], found["c"][1]) for found in drawn} == {(0, 2), (2, 0)}
 
 
 def test_a_full_table_has_no_room() -> None:
     base = table({"a": [0], "b": [0], "c": [1]}, (2,))
-    for rule in ("reassign_last", "nearest_free"):
+    for rule in ("reassign_last", "nearest_free", "random_free"):
         with pytest.raises(InputError, match=f"'{rule}', but the 3 items do not fit .* room for 2"):
             apply_collision(base, rule)
     assert apply_collision(base, "nearest_free", None, 2).codes.tolist() == base.codes.tolist()
@@ -178,13 +228,13 @@ def tables_in_space(draw: st.DrawFn, max_items: int = 30) -> tuple[SemanticIDs, 
     return base, CodeSpace(latents, books, residual), capacity
 
 
-rules = st.sampled_from(["reassign_last", "nearest_free"])
+rules = st.sampled_from(["reassign_last", "nearest_free", "random_free"])
 
 
 @given(tables_in_space(), rules, st.booleans(), st.integers(0, 99))
 def test_every_table_is_emptied_and_the_order_of_rows_is_nothing(case, rule, with_space, seed):
     base, space, capacity = case
-    capacity = capacity if rule == "nearest_free" else 1
+    capacity = 1 if rule == "reassign_last" else capacity
     if base.n_items > capacity * int(np.prod(base.sizes)):
         return
     sids = apply_collision(base, rule, space if with_space else None, capacity)
@@ -203,6 +253,19 @@ def test_every_table_is_emptied_and_the_order_of_rows_is_nothing(case, rule, wit
     again = apply_collision(moved, rule, space.taken(order) if with_space else None, capacity)
     assert by_token(again) == after
     assert report(again) == report(sids)
+
+
+@given(tables_in_space(), st.booleans(), st.integers(0, 99))
+def test_only_what_overflows_moves_wherever_it_goes(case, with_space, seed):
+    base, space, capacity = case
+    known = space if with_space else None
+    random = apply_collision(base, "random_free", known, capacity, seed=seed)
+    nearest = apply_collision(base, "nearest_free", known, capacity)
+    counts = Counter(map(tuple, base.codes.tolist()))
+    overflow = sum(max(0, count - capacity) for count in counts.values())
+    assert report(random)["moved"] == report(nearest)["moved"] == overflow
+    stay = [(sids.codes == base.codes).all(axis=1).tolist() for sids in (random, nearest)]
+    assert stay[0] == stay[1]
 
 
 @settings(max_examples=60)

@@ -73,7 +73,7 @@ def test_the_table_cannot_be_changed_from_outside() -> None:
         ({"tokens": ("x", "y", 7)}, "row 2 has the token 7"),
         ({"tokens": ("x", "y", "\ud800")}, "not valid Unicode"),
         ({"tokens": (), "codes": np.zeros((0, 2), np.int32)}, "has no items"),
-        ({"collision": "dedupe"}, "'none', 'dedup', .*'nearest_free'. Did you mean 'dedup'"),
+        ({"collision": "dedupe"}, "'none', 'dedup', .*'random_free'. Did you mean 'dedup'"),
         ({"provenance": {"loss": float("nan")}}, "provenance must be plain JSON"),
         ({"provenance": {"array": np.zeros(1)}}, "provenance must be plain JSON"),
         ({"provenance": [1]}, r"provenance is \[1\], but must be a dictionary"),
@@ -94,7 +94,7 @@ def test_dedup_means_unique() -> None:
 
 
 def test_rules_that_move_items_mean_unique_up_to_the_capacity() -> None:
-    for rule in ("reassign_last", "nearest_free"):
+    for rule in ("reassign_last", "nearest_free", "random_free"):
         sids = SemanticIDs(**{**FIELDS, "collision": rule})
         assert sids.n_base_levels == 2
         assert sids.base_codes.tolist() == sids.codes.tolist()
@@ -103,7 +103,8 @@ def test_rules_that_move_items_mean_unique_up_to_the_capacity() -> None:
     assert SemanticIDs(**{**FIELDS, **one_level}).n_levels == 1
     same = {**FIELDS, "codes": np.array([[1, 0], [0, 0], [1, 0]], dtype=np.int32)}
     two = {"collision": {"capacity": 2}}
-    assert SemanticIDs(**{**same, "collision": "nearest_free", "provenance": two}).n_items == 3
+    for rule in ("nearest_free", "random_free"):
+        assert SemanticIDs(**{**same, "collision": rule, "provenance": two}).n_items == 3
     for rule, provenance in (
         ("reassign_last", two),
         ("nearest_free", {}),

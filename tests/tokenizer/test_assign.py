@@ -272,7 +272,7 @@ def test_unisid_reads_text_and_images_of_the_new_items(make):
 def test_tokenizers_that_learn_nothing_refuse(cls, name):
     tokenizer = cls(LevelSettings(2, 4), seed=0, device=CPU, progress=False)
     refusal = f"tokenizer {name} cannot give codes to items it was not fitted on; choose rqkmeans, "
-    with pytest.raises(InputError, match=refusal + "rqvae, quasid, letter, opq or unisid"):
+    with pytest.raises(InputError, match=refusal + "rqvae, quasid, letter, mmq, opq or unisid"):
         tokenizer.assign(catalogue(), {})
 
 

@@ -71,6 +71,28 @@ def test_targets_are_positives_at_the_last_levels():
     assert anchors.tolist() == [0, 2]
 
 
+def test_negatives_that_a_code_tells_apart_weigh_less_from_the_next_level_on():
+    directions = PLANE.repeat(1, 3, 1)
+    labels = torch.tensor([[0, 0, 0], [0, 0, 0], [-1, -1, -1], [-1, -1, -1]])
+    codes = torch.tensor([[5, 1, 1], [6, 1, 1], [7, 1, 1], [5, 2, 1]])
+    weighed = {"codes": codes, "apart_weight": 0.5}
+    losses, _ = multi_granularity_loss(directions, labels, DISTINCT, 0.5, 2, **weighed)
+    # Sample 0 has 2 apart from it by the first code, and 3 by the second; sample 1 has both apart
+    # by the first. Each other's positives, 0 and 1 count in full, although their codes differ.
+    second = [
+        math.log(math.exp(1) + 0.5 + math.exp(-2)) - 1,
+        math.log(math.exp(1) + 0.5 * math.exp(ROOT) + 0.5 * math.exp(-1)) - 1,
+    ]
+    third = [math.log(math.exp(1) + 0.5 + 0.5 * math.exp(-2)) - 1, second[1]]
+    first = [TOTAL_0 - 1, TOTAL_1 - 1]
+    assert losses.tolist() == pytest.approx([sum(first) / 2, sum(second) / 2, sum(third) / 2])
+    # At 0 they do not count at all: sample 1 has no negative left.
+    losses, _ = multi_granularity_loss(
+        directions, labels, DISTINCT, 0.5, 2, codes=codes, apart_weight=0.0
+    )
+    assert losses[2].item() == pytest.approx(0)
+
+
 def test_levels_have_their_own_directions():
     # Level 2 has sample 1 where level 1 has it not: at 90°, with cosine 0 to both others.
     directions = torch.stack([at(0, 0, 90), at(0, 90, 180)], dim=1)

@@ -1,0 +1,196 @@
+"""Filling digits in any order against a search that is written out, on random scores."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recbole_sid.generator import diffgrm_decoding
+from recbole_sid.generator.availability import Availability
+from recbole_sid.generator.beam import rank_items
+from recbole_sid.generator.catalogue import Catalogue
+from recbole_sid.generator.diffgrm_decoding import PartialSIDs, fill, first_of_each, rank_states
+from tests.generator.catalogues import random_table, table
+
+
+class Scores:
+    """Log-probabilities of every code in every state: an arbitrary model, without a network.
+
+    They are not normalised: a digit with one code would make states that are equally good.
+    """
+
+    def __init__(self, sizes: tuple[int, ...], batch_size: int, seed: int):
+        self.sizes = sizes
+        generator = torch.Generator().manual_seed(seed)
+        shape = (batch_size, *(size + 1 for size in sizes), sum(sizes))
+        self.table = -3 * torch.rand(shape, generator=generator)
+        self.offsets = torch.tensor([0, *itertools.accumulate(sizes)][:-1])
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        user = torch.arange(len(states))[:, None].expand(states.shape[:2])
+        codes = torch.where(states > 0, states - self.offsets, 0)
+        return self.table[(user, *codes.unbind(-1))]
+
+    def one(self, user: int, codes: dict[int, int], digit: int, code: int) -> float:
+        place = tuple(codes.get(d, -1) + 1 for d in range(len(self.sizes)))
+        return self.table[(user, *place)][int(self.offsets[digit]) + code].item()
+
+    def of_order(self, user: int, sid: tuple[int, ...], order: tuple[int, ...]) -> float:
+        return sum(
+            self.one(user, {d: sid[d] for d in order[:step]}, digit, sid[digit])
+            for step, digit in enumerate(order)
+        )
+
+    def of_orders(self, user: int, sid: tuple[int, ...]) -> list[float]:
+        return [self.of_order(user, sid, o) for o in itertools.permutations(range(len(sid)))]
+
+
+def searched(scores: Scores, user: int, sids: set[tuple[int, ...]], width: int):
+    """The best full states of one user, found with dictionaries; and whether any was cut."""
+    states: dict[frozenset[tuple[int, int]], float] = {frozenset(): 0.0}
+    cut = False
+    for _ in scores.sizes:
+        grown: dict[frozenset[tuple[int, int]], float] = {}
+        for state, score in states.items():
+            for sid in sids:
+                pairs = set(enumerate(sid))
+                for digit, code in pairs - state if state <= pairs else ():
+                    new = state | {(digit, code)}
+                    value = score + scores.one(user, dict(state), digit, code)
+                    grown[new] = max(value, grown.get(new, -np.inf))
+        cut |= len(grown) > width
+        states = dict(sorted(grown.items(), key=lambda pair: -pair[1])[:width])
+    full = {tuple(code for _, code in sorted(state)): score for state, score in states.items()}
+    return full, cut
+
+
+def found_by(scores: Scores, sids: PartialSIDs, width: int, available=None, batch_size: int = 2):
+    return fill(
+        scores,
+        lambda states, alive: sids.legal(states, alive, available),
+        sids,
+        batch_size,
+        width,
+    )
+
+
+def as_sids(found, offsets: torch.Tensor, user: int) -> dict[tuple[int, ...], float]:
+    alive = found.scores[user] > -torch.inf
+    codes = (found.states[user] - 1 - offsets)[alive].tolist()
+    assert len({tuple(sid) for sid in codes}) == len(codes)
+    return dict(zip(map(tuple, codes), found.scores[user][alive].tolist(), strict=True))
+
+
+cases = st.tuples(
+    st.integers(0, 10_000),
+    st.integers(1, 25),
+    st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    st.sampled_from(["none", "dedup"]),
+    st.integers(1, 15),
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(cases)
+def test_it_keeps_the_best_legal_and_different_states_of_every_step(case):
+    seed, n_items, sizes, collision, width = case
+    table_ = random_table(np.random.default_rng(seed), n_items, tuple(sizes), collision)
+    scores = Scores(table_.sizes, 2, seed)
+    sids = PartialSIDs(Catalogue(table_))
+    found = found_by(scores, sids, width)
+    for user in range(2):
+        expected, cut = searched(scores, user, set(map(tuple, table_.codes.tolist())), width)
+        got = as_sids(found, scores.offsets, user)
+        assert list(got) == list(expected)
+        assert list(got.values()) == pytest.approx(list(expected.values()), abs=1e-4)
+        assert found.cut[user] == cut
+
+
+@settings(max_examples=15, deadline=None)
+@given(cases)
+def test_where_nothing_is_cut_a_sids_score_is_that_of_its_best_order(case):
+    seed, n_items, sizes, collision, _ = case
+    table_ = random_table(np.random.default_rng(seed), n_items, tuple(sizes), collision)
+    scores = Scores(table_.sizes, 2, seed)
+    catalogue = Catalogue(table_)
+    sids = PartialSIDs(catalogue)
+    found = found_by(scores, sids, 1000)
+    assert not found.cut.any()
+    ranked = rank_items(rank_states(found, sids), catalogue, n_items + 1)
+    for user in range(2):
+        best = [max(scores.of_orders(user, tuple(sid))) for sid in table_.codes.tolist()]
+        order = sorted(range(n_items), key=lambda row: (-round(best[row], 4), row))
+        assert ranked.items[user].tolist() == [row + 1 for row in order] + [0]
+        expected = [best[row] for row in order]
+        assert ranked.scores[user, :-1].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(cases, st.booleans())
+def test_only_what_is_available_counts_as_an_item(case, at_times):
+    seed, n_items, sizes, collision, width = case
+    rng = np.random.default_rng(seed)
+    table_ = random_table(rng, n_items, tuple(sizes), collision)
+    scores = Scores(table_.sizes, 2, seed)
+    catalogue = Catalogue(table_)
+    allowed = torch.from_numpy(rng.random(n_items + 1) < 0.7)
+    until = torch.from_numpy(rng.integers(0, 4, n_items + 1).astype(float))
+    times = torch.tensor([1.0, 3.0]) if at_times else None
+    available = Availability(catalogue, allowed, until=until).at(times)
+    sids = PartialSIDs(catalogue)
+    found = found_by(scores, sids, width, available)
+    for user in range(2):
+        there = allowed & (until >= times[user]) if times is not None else allowed
+        of_user = {tuple(table_.codes[row]) for row in there[1:].nonzero()[:, 0].tolist()}
+        expected, _ = searched(scores, user, of_user, width)
+        got = as_sids(found, scores.offsets, user)
+        assert list(got) == [tuple(map(int, sid)) for sid in expected]
+    leaves = rank_states(found, sids).leaves[found.scores > -torch.inf]
+    assert len(leaves) == (found.scores > -torch.inf).sum()
+
+
+def test_legal_codes_are_those_of_the_items_that_fit():
+    # Tokens: digit 0 has 1 and 2, digit 1 has 3, 4 and 5.
+    sids = PartialSIDs(Catalogue(table([[0, 0], [0, 2], [1, 2]], (2, 3))))
+    states = torch.tensor([[[0, 0], [1, 0], [0, 5], [2, 0], [1, 3], [0, 0]]])
+    alive = torch.tensor([[True] * 5 + [False]])
+    legal = sids.legal(states, alive)[0].int().tolist()
+    assert legal == [
+        [1, 1, 1, 0, 1],
+        [0, 0, 1, 0, 1],
+        [1, 1, 0, 0, 0],
+        [0, 0, 0, 0, 1],
+        [0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+    ]
+
+
+def test_the_items_of_states_are_looked_at_part_by_part(monkeypatch):
+    table_ = random_table(np.random.default_rng(5), 40, (3, 4, 2), "dedup")
+    scores = Scores(table_.sizes, 2, 0)
+    catalogue = Catalogue(table_)
+    times = torch.tensor([1.0, 2.0])
+    available = Availability(catalogue, until=torch.arange(41) % 4.0).at(times)
+    whole = found_by(scores, PartialSIDs(catalogue), 6, available)
+    for size in (1, 50):
+        monkeypatch.setattr(diffgrm_decoding, "_ITEMS_AT_ONCE", size)
+        parts = found_by(scores, PartialSIDs(catalogue), 6, available)
+        assert parts.states.tolist() == whole.states.tolist()
+
+
+def test_the_first_of_equal_keys_stands():
+    keys = torch.tensor([[5, 2, 5, 2, 9], [1, 1, 1, 1, 0]])
+    assert first_of_each(keys).int().tolist() == [[1, 1, 0, 0, 1], [1, 0, 0, 0, 1]]
+
+
+def test_nothing_available_finds_nothing():
+    catalogue = Catalogue(table([[0, 0], [1, 1]], (2, 2)))
+    available = Availability(catalogue, torch.zeros(3, dtype=torch.bool)).at(None)
+    sids = PartialSIDs(catalogue)
+    found = found_by(Scores((2, 2), 2, 0), sids, 3, available)
+    assert torch.isinf(found.scores).all()
+    assert not found.cut.any()
+    assert rank_states(found, sids).leaves.sum() == 0

@@ -1,0 +1,77 @@
+"""MMQ-v2 on ml-100k, end to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+import recbole_sid
+from recbole_sid.model import behaviour
+from recbole_sid.sid.table import SemanticIDs
+from recbole_sid.tokenizer.mmq import MMQ
+from tests.runs import SMALL
+from tests.test_pair_models import vectors
+
+MMQ_SMALL = {
+    "tokenizer": "mmq",
+    "tokenizer_codebook_size": 8,
+    "tokenizer_epochs": 2,
+    "tokenizer_hidden_sizes": [16],
+    "tokenizer_shared_dim": 8,
+    "tokenizer_latent_dim": 8,
+    "behaviour_hidden_size": 8,
+    "behaviour_epochs": 2,
+}
+
+
+def image_vectors(folder: Path) -> dict[str, str]:
+    """Of the first 1,000 items, two each."""
+    rng = np.random.default_rng(1)
+    np.save(folder / "images.npy", rng.normal(size=(1000, 2, 4)).astype(np.float32))
+    (folder / "images.txt").write_text("".join(f"{item}\n" for item in range(1, 1001)))
+    return {
+        "item_image_file": str(folder / "images.npy"),
+        "item_image_ids": str(folder / "images.txt"),
+    }
+
+
+def test_mmq_runs_and_repeats_itself_from_the_cache(tmp_path: Path, cache, monkeypatch):
+    given = {**SMALL, **MMQ_SMALL, **vectors(tmp_path), "cache_dir": cache}
+
+    def run(name: str, **changes) -> dict:
+        output = {"output": str(tmp_path / name)}
+        return recbole_sid.run("TIGER", "ml-100k", config_dict={**given, **changes, **output})
+
+    first = run("a")
+    assert first["test_result"]["generated@10"] == 1
+    sids = SemanticIDs.load(tmp_path / "a" / "sids.json")
+    assert sids.n_base_levels == 4
+    report = json.loads((tmp_path / "a/sids.json").read_text())["provenance"]["report"]
+    assert report["levels"] == ["shared", "text", "behaviour", "behaviour"]
+    assert {"alignment", "sparsity", "perplexity"} <= report["history"][-1].keys()
+
+    monkeypatch.setattr(behaviour, "train", None)
+    # Other codes of the same behaviour vectors, with images; and then the same codes again.
+    images = run("b", **image_vectors(tmp_path))
+    assert images["test_result"]["generated@10"] == 1
+    assert SemanticIDs.load(tmp_path / "b" / "sids.json").n_base_levels == 5
+    monkeypatch.setattr(MMQ, "fit", None)
+    again = run("c")
+    assert (tmp_path / "c/sids.json").read_bytes() == (tmp_path / "a/sids.json").read_bytes()
+    assert again["test_result"] == first["test_result"]
+
+
+def test_tokenize_gives_codes_to_items_held_out_of_the_fit(tmp_path: Path):
+    without = {key: value for key, value in SMALL.items() if key != "epochs"}
+    given = {**without, **MMQ_SMALL, **vectors(tmp_path), **image_vectors(tmp_path),
+             "cache_dir": str(tmp_path / "cache"), "held_out_share": 0.3,
+             "retrieval": False}  # fmt: skip
+    result = recbole_sid.tokenize(
+        "TIGER", "ml-100k", config_dict={**given, "output": str(tmp_path / "run")}
+    )
+    sids = SemanticIDs.load(tmp_path / "run" / "sids.json")
+    assert sids.n_base_levels == 5
+    assert 0 < result["tokenizer_report"]["without"]["image"] < sids.n_items
+    assert len(np.unique(sids.base_codes[:, 1])) > 1
