@@ -1,18 +1,20 @@
-"""What long work of stage 1 keeps in the cache folder, to go on from after it was killed."""
+"""What long work keeps on disk, to go on from after it was killed: tensors and plain data."""
 
 from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from recbole_sid import seals
 from recbole_sid.errors import InputError
-from recbole_sid.files import remove_leftovers, written_whole
+from recbole_sid.files import REMEDY, CannotWrite, remove_leftovers
+from recbole_sid.locks import clear, locked
 
 # A state is written at most every 10 seconds, and takes at most 2 % of the time.
 PAUSE = 10.0
@@ -20,9 +22,12 @@ PAUSE_PER_SECOND_OF_WRITING = 49
 # No write takes this long: a half written file of this age has lost its process.
 LEFTOVER_SECONDS = 3600.0
 
+CACHE_REMEDY = "make room or name another --cache_dir"
+DELETE = "delete it, then it is made again"
+
 
 class Checkpoint:
-    """A file of tensors and plain data beside the one that the work will end in.
+    """A file of tensors and plain data beside the one that the work of stage 1 will end in.
 
     Its name holds the same hash of all that the work depends on as the name of the result does, so
     whoever finds it may go on from it; no setting asks for that.
@@ -33,26 +38,22 @@ class Checkpoint:
 
     def __init__(self, path: Path) -> None:
         self.path = path.with_suffix(".training.pt")
+        self._lock = _lock_of(path)
         self._due = time.monotonic() + PAUSE
 
     def load(self, device: torch.device | str) -> dict[str, Any] | None:
         """The state that was written last, read without running code from it; None without a file.
 
         Raises:
-            InputError: the file is damaged, or holds more than tensors and plain data.
+            InputError: the file is damaged, of other work, or holds more than tensors and plain
+                data.
         """
-        try:
-            state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
-        except (FileNotFoundError, NotADirectoryError):
+        if not self.path.is_file():
             return None
-        # torch takes a file that is not its own for a pickle, and fails anywhere in it.
-        except (
-            pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError
-        ) as error:  # fmt: skip
-            raise InputError(
-                f"cache file '{self.path}', the state of a killed run, is damaged, or holds more "
-                "than tensors and plain data. Delete it"
-            ) from error
+        stored = load_state(self.path, device, DELETE)
+        if stored.get("of") != self.path.name:
+            raise InputError(f"'{self.path}' is the state of other work. Remedy: {DELETE}")
+        state: dict[str, Any] = stored["state"]
         return state
 
     def save_when_due(self, state: Callable[[], dict[str, Any]]) -> None:
@@ -65,16 +66,8 @@ class Checkpoint:
         if start < self._due:
             return
         values = state()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with written_whole(self.path) as temporary:
-                torch.save(values, temporary)
-        # torch reports a full disk as a RuntimeError.
-        except (OSError, RuntimeError) as error:
-            raise InputError(
-                f"the cache file '{self.path}' cannot be written ({error}): name another "
-                "--cache_dir"
-            ) from error
+        make_folder(self.path.parent)
+        save_state(self.path, {"of": self.path.name, "state": values}, CACHE_REMEDY)
         end = time.monotonic()
         self._due = end + max(PAUSE, PAUSE_PER_SECOND_OF_WRITING * (end - start))
 
@@ -84,3 +77,73 @@ class Checkpoint:
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
             remove_leftovers(self.path.parent, seconds=LEFTOVER_SECONDS)
+            clear(self._lock)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder of the cache.
+
+    Raises:
+        CannotWrite: the file system refuses it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(
+            f"the cache folder '{folder}' cannot be made ({error.strerror}): name another "
+            "--cache_dir"
+        ) from error
+
+
+@contextmanager
+def building(path: Path) -> Iterator[None]:
+    """One process at a time makes the cache file ``path``; the others wait, and find it made."""
+    make_folder(path.parent)
+    with locked(_lock_of(path), f"the cache file '{path}'"):
+        yield
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def save_state(path: Path, state: Mapping[str, Any], remedy: str = REMEDY) -> None:
+    """Write tensors and plain data as torch's zip archive, sealed, whole or not at all.
+
+    Raises:
+        CannotWrite: the file system refuses it.
+    """
+    with seals.written_sealed(path, remedy) as temporary:
+        seal = seals.blank().encode()
+        # Into a path torch would write the path's name as well.
+        with temporary.open("w+b") as file:
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # as torch reports a full disk
+                raise OSError(str(error)) from error
+            # An archive ends with its comment, and before it the comment's length in two bytes.
+            file.seek(-2, 2)
+            file.write(len(seal).to_bytes(2, "little") + seal)
+
+
+def load_state(path: Path, device: torch.device | str, remedy: str) -> dict[str, Any]:
+    """What :func:`save_state` wrote, read without running code from it.
+
+    Args:
+        remedy: what the user can do if it cannot be read.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds more than tensors and plain data.
+    """
+    seals.check(path, remedy)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    # torch takes a file that is not its own for a pickle, and fails anywhere in it.
+    except (
+        pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError
+    ) as error:  # fmt: skip
+        raise InputError(
+            f"'{path}' is damaged, or holds more than tensors and plain data, which could run "
+            f"code. Remedy: {remedy}"
+        ) from error
+    return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -23,6 +24,9 @@ from recbole_sid.commands.models import (
 from recbole_sid.commands.usage import usage
 from recbole_sid.commands.use import append_command, export_command, recommend_command
 from recbole_sid.errors import InputError, did_you_mean
+
+# What a file system refuses, whoever wrote: no room, a quota, read-only, no permission.
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "run": run_command,
@@ -46,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 when it succeeds, 1 when runs of a comparison failed, 2 with one line on standard error
-        for bad input.
+        for bad input, a full disk or a folder that may not be written.
     """
     rest = list(sys.argv[1:] if arguments is None else arguments)
     if "--help" in rest or "-h" in rest:
@@ -65,4 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[name](rest) or 0
     except InputError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        print(f"error: {error}; make room or give another folder, and run again", file=sys.stderr)
         return 2

@@ -12,7 +12,6 @@ import importlib
 import importlib.util
 import logging
 import os
-import pickle
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -33,7 +32,8 @@ from recbole.evaluator import Collector
 from recbole.trainer import Trainer
 from torch.utils.tensorboard import SummaryWriter
 
-from recbole_sid import registry
+from recbole_sid import registry, seals
+from recbole_sid.checkpoint import load_state, save_state
 from recbole_sid.errors import InputError, did_you_mean
 from recbole_sid.splitting import parse_times, split_at
 from recbole_sid.versions import check_versions
@@ -48,12 +48,12 @@ __all__ = [
     "import_sequential_models",
     "numpy_aliases",
     "pretrained_loading",
-    "read_checkpoint",
     "tensorboard_in",
     "texts_as_written",
 ]
 
 _logger = logging.getLogger("recbole_sid")
+_TRAIN_AGAIN = "train the model again here"
 
 _ALIASES = {
     "bool": np.bool_,
@@ -178,23 +178,6 @@ def pretrained_loading() -> Iterator[None]:
             os.environ[key] = before
 
 
-def read_checkpoint(path: str | Path, device: torch.device) -> dict[str, Any]:
-    """A checkpoint of tensors and plain data, read without running code from it.
-
-    Raises:
-        InputError: there is no such file, or it holds more than tensors and plain data.
-    """
-    try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"there is no checkpoint '{path}'") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise InputError(
-            f"checkpoint '{path}' is damaged, or holds more than tensors and plain data, as stock "
-            "RecBole's do. It is not read, since that could run code: train the model again here"
-        ) from error
-
-
 @contextmanager
 def tensorboard_in(folder: str | Path) -> Iterator[None]:
     """TensorBoard events of trainers that are built in the block go into ``folder``.
@@ -307,7 +290,7 @@ class _Checkpoints:
 
     def __init__(self, config: Any, model: Any) -> None:
         super().__init__(config, model)  # type: ignore[call-arg]
-        self._written: dict[str, tuple[int, int, int]] = {}
+        self._written: dict[str, str] = {}
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         if not self.config["single_spec"] and self.config["local_rank"] != 0:
@@ -322,16 +305,17 @@ class _Checkpoints:
             "other_parameter": self.model.other_parameter(),
             "optimizer": self.optimizer.state_dict(),
         }
-        torch.save(state, path)
-        self._written[os.path.realpath(path)] = _identity(path)
+        save_state(Path(path), state)
+        self._written[os.path.realpath(path)] = _checksum(path)
         if verbose:
             self.logger.info(f"Saved checkpoint: {path}")
 
     def resume_checkpoint(self, resume_file: str | Path) -> None:
         path = str(resume_file)
-        if not self._is_mine(path):
-            read_checkpoint(path, self.device)  # refuses a file that is not plain data
-        with pretrained_loading() if self._is_mine(path) else nullcontext():
+        mine = self._is_mine(path)
+        if not mine:
+            load_state(Path(path), self.device, _TRAIN_AGAIN)  # refuses all but plain data
+        with pretrained_loading() if mine else nullcontext():
             super().resume_checkpoint(path)  # type: ignore[misc]
 
     def evaluate(
@@ -346,7 +330,7 @@ class _Checkpoints:
             if self._is_mine(path):
                 checkpoint = torch.load(path, map_location=self.device, weights_only=False)
             else:
-                checkpoint = read_checkpoint(path, self.device)
+                checkpoint = load_state(Path(path), self.device, _TRAIN_AGAIN)
             self.model.load_state_dict(checkpoint["state_dict"])
             self.model.load_other_parameter(checkpoint["other_parameter"])
             self.logger.info(f"Loaded checkpoint: {path}")
@@ -355,14 +339,18 @@ class _Checkpoints:
         )
 
     def _is_mine(self, path: str) -> bool:
-        """Whether this very object wrote the file, and nobody has touched it since."""
-        real = os.path.realpath(path)
-        return real in self._written and self._written[real] == _identity(real)
+        """Whether this very object wrote the file, as it is now.
+
+        Raises:
+            InputError: it is missing, damaged or no checkpoint of ours.
+        """
+        return self._written.get(os.path.realpath(path)) == _checksum(path)
 
 
-def _identity(path: str) -> tuple[int, int, int]:
-    status = os.stat(path)
-    return status.st_ino, status.st_size, status.st_mtime_ns
+def _checksum(path: str) -> str:
+    seal = seals.check(Path(path), _TRAIN_AGAIN)
+    assert seal is not None, "a seal is required"
+    return seal.sha256
 
 
 def _warn_about_pickle(config: Any, key: str) -> None:

@@ -83,12 +83,13 @@ def run(
     config = checked_config(model, dataset, config_file_list, config_dict, command_line)
     config["checkpoint_dir"] = str(config.run_folder)
     _refuse_what_run_lacks(config)
-    finished = run_folder.stored_result(config)
-    if finished is not None:
-        return finished
-    keep_freed_memory()
-    with logging_run() as log:
-        return _run(config, log, saved)
+    with run_folder.claimed(config.run_folder):
+        finished = run_folder.stored_result(config)
+        if finished is not None:
+            return finished
+        keep_freed_memory()
+        with logging_run() as log:
+            return _run(config, log, saved)
 
 
 def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
@@ -302,13 +303,14 @@ def open_run(model_file: str | Path, changes: Mapping[str, Any]) -> tuple[Any, .
 
 
 def require_finished(folder: Path, weights: str = run_folder.WEIGHTS) -> Path:
-    """``folder``; InputError when it is not that of a finished run of ours."""
+    """``folder``; InputError when it is not that of a finished run of ours, or is damaged."""
     for name in (run_folder.CONFIG, run_folder.SIDS, run_folder.RESULT, weights):
         if not (folder / name).is_file():
             raise InputError(
                 f"'{folder}' has no {name}: it is not the folder of a finished run of a "
                 "recbole_sid model"
             )
+    run_folder.check_finished(folder)
     return folder
 
 

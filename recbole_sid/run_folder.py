@@ -6,15 +6,18 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from recbole_sid import seals
 from recbole_sid.config import INPUT_FILES, Config
 from recbole_sid.errors import InputError, preview
-from recbole_sid.files import remove_leftovers, written_whole
+from recbole_sid.files import REMEDY, remove_leftovers
+from recbole_sid.locks import locked
 from recbole_sid.tokenizer.pipeline import source_hash
 from recbole_sid.version import __version__
 
@@ -31,6 +34,7 @@ LOG = "run.log"
 RESULT = "result.json"
 TIMING = "timing.json"
 OUTCOMES = "outcomes.safetensors"
+LOCK = ".lock"
 _WRITTEN = (
     *(CONFIG, SIDS, VECTORS, EMBEDDINGS, TOKENIZER, WEIGHTS, STATE, LOG, RESULT, TIMING),
     OUTCOMES,
@@ -38,6 +42,23 @@ _WRITTEN = (
 _EVENTS = "events.out.tfevents.*"
 
 _CHUNK = 2**20
+_AGAIN = "run it again, with --overwrite"
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Have an output folder to oneself, from the first second on.
+
+    A folder that may only be read is not locked: no other process can write there either.
+
+    Raises:
+        InputError: another process works in it.
+    """
+    if not os.access(_nearest(folder), os.W_OK | os.X_OK):
+        yield
+        return
+    with locked(folder / LOCK, f"the folder '{folder}'", "wait for it, or name another --output"):
+        yield
 
 
 def stored_result(config: Config) -> dict[str, Any] | None:
@@ -78,14 +99,19 @@ def stored_result(config: Config) -> dict[str, Any] | None:
 
 def _require_folder(key: str, folder: Path) -> Path:
     """The nearest folder that exists: ``folder`` or one above it; a file there is refused."""
-    whole = folder.absolute()
-    nearest = next(path for path in (whole, *whole.parents) if os.path.lexists(path))
+    nearest = _nearest(folder)
     if not nearest.is_dir():
         raise InputError(
             f"setting '{key}' leads to '{folder}', but '{nearest}' is a file, not a folder: name "
             f"another --{key}"
         )
     return nearest
+
+
+def _nearest(folder: Path) -> Path:
+    """``folder``, or the nearest one above it that exists."""
+    whole = folder.absolute()
+    return next(path for path in (whole, *whole.parents) if os.path.lexists(path))
 
 
 def _refuse_lost_inputs(config: Config, folder: Path) -> None:
@@ -109,13 +135,7 @@ def _stage_1_files(config: Config) -> dict[str, Path]:
 
 
 def _reused(config: Config, folder: Path) -> dict[str, Any]:
-    try:
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        timing = json.loads((folder / TIMING).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"the result in '{folder}' cannot be read: {error}. --overwrite runs it again"
-        ) from error
+    result, timing = (read_json(folder / name, _AGAIN) for name in (RESULT, TIMING))
     for key, now, what in (
         ("settings_hash", config.settings_hash(), "of other settings"),
         (
@@ -173,15 +193,49 @@ def _start(config: Config, folder: Path) -> None:
                 if events.parent != folder and not any(events.parent.iterdir()):
                     events.parent.rmdir()
     remove_leftovers(folder, _WRITTEN)
-    with written_whole(folder / CONFIG) as temporary:
-        temporary.write_text(yaml.safe_dump(config.to_plain(), sort_keys=True), "utf-8")
+    settings = yaml.safe_dump(config.to_plain(), sort_keys=True)
+    with seals.written_sealed(folder / CONFIG) as temporary:
+        temporary.write_text(f"{settings}# {seals.blank()}\n", encoding="utf-8")
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write whole or not at all; numbers that JSON lacks are refused."""
-    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
-    with written_whole(path) as temporary:
+def write_json(path: Path, values: Mapping[str, Any], remedy: str = REMEDY) -> None:
+    """Write an object, sealed, whole or not at all; numbers that JSON lacks are refused.
+
+    Raises:
+        CannotWrite: the file system refuses it.
+    """
+    text = json.dumps({**values, seals.KEY: seals.blank()}, indent=2, allow_nan=False) + "\n"
+    with seals.written_sealed(path, remedy) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """What :func:`write_json` wrote.
+
+    Args:
+        remedy: what the user can do if it cannot be read.
+
+    Raises:
+        InputError: the file is missing, damaged, edited, or not one of ours.
+    """
+    seals.check(path, remedy)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return seals.unsealed(values)
+    except (OSError, ValueError, RecursionError, AttributeError) as error:
+        raise InputError(f"'{path}' cannot be read: {error}. Remedy: {remedy}") from error
+
+
+def check_finished(folder: Path) -> None:
+    """See that settings and result of a finished run are as they were written.
+
+    Weights, SIDs and vectors are checked where they are read.
+
+    Raises:
+        InputError: one of them is damaged or was edited.
+    """
+    for name in (CONFIG, RESULT):
+        seals.check(folder / name, _AGAIN)
 
 
 def check_data(config: Config) -> None:
@@ -190,10 +244,7 @@ def check_data(config: Config) -> None:
     The code and the inputs of stage 1 may differ: weights and SIDs are those in the folder.
     """
     path = config.run_folder / RESULT
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"'{path}' cannot be read: {error}") from error
+    stored = read_json(path, _AGAIN)
     if stored.get("data_hash") != data_hash(config):
         raise InputError(
             f"'{path.parent}' holds a run on other data: the files in '{config['data_path']}' "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,10 +49,8 @@ def _of_run(folder: Path, metric: str) -> float | None:
     path = folder / run_folder.RESULT
     if not path.is_file():
         return None
-    try:
-        valid = json.loads(path.read_text(encoding="utf-8")).get("best_valid_result") or {}
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"'{path}' cannot be read: {error}") from error
+    stored = run_folder.read_json(path, "run it again, with --overwrite")
+    valid = stored.get("best_valid_result") or {}
     score = valid.get(metric.lower())
     return None if score is None else float(score)
 

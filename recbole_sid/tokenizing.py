@@ -102,12 +102,13 @@ def tokenize(
         name = f"{config['dataset']}-{config['tokenizer']}-{config.settings_hash()[:10]}"
         config["output"] = str(Path("runs") / name)
     config["checkpoint_dir"] = str(config.run_folder)
-    finished = run_folder.stored_result(config)
-    if finished is not None:
-        return finished
-    keep_freed_memory()
-    with logging_run() as log:
-        return _tokenize(config, log)
+    with run_folder.claimed(config.run_folder):
+        finished = run_folder.stored_result(config)
+        if finished is not None:
+            return finished
+        keep_freed_memory()
+        with logging_run() as log:
+            return _tokenize(config, log)
 
 
 def _refuse_what_tokenize_lacks(config: Config) -> None:

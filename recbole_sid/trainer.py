@@ -25,10 +25,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from recbole_sid import run_folder
-from recbole_sid.compat import read_checkpoint, tensorboard_in
+from recbole_sid.checkpoint import load_state, save_state
+from recbole_sid.compat import tensorboard_in
 from recbole_sid.errors import InputError, preview
 from recbole_sid.evaluation import HistoryExclusion, TopKCollector, WeightedEvaluator
-from recbole_sid.files import written_whole
 from recbole_sid.generator import sequences as seq
 from recbole_sid.model.filters import UnavailableItems
 from recbole_sid.model.recommender import SIDRecommender, training_rows
@@ -38,6 +38,7 @@ from recbole_sid.settings import build, require
 from recbole_sid.weights import load_weights, save_weights
 
 STATE_FORMAT = "recbole-sid-training-state"
+_START_ANEW = "start anew with --overwrite and without --resume"
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop")
 
 
@@ -248,8 +249,7 @@ class SIDTrainer(Trainer):
             "random": random_state(self.device),
             "sampling": _sampling_state(),
         }
-        with written_whole(self.state_file) as temporary:
-            torch.save(state, temporary)
+        save_state(self.state_file, state)
 
     def resume_checkpoint(self, resume_file) -> None:
         """Go on from a ``training.pt`` of the same settings and SIDs when ``fit`` is called.
@@ -280,9 +280,10 @@ def read_state(path: str | Path, config, model: SIDRecommender) -> dict[str, Any
     """A ``training.pt``: tensors and plain data, read without running code from it.
 
     Raises:
-        InputError: the file is of other settings, of other SIDs (another dataset), or not ours.
+        InputError: the file is damaged, of other settings, of other SIDs (another dataset), or not
+            ours.
     """
-    state = read_checkpoint(path, model.device)
+    state = load_state(Path(path), model.device, _START_ANEW)
     if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
         raise InputError(f"{path} is not a training state of recbole_sid")
     for key, now, what in (
@@ -292,7 +293,7 @@ def read_state(path: str | Path, config, model: SIDRecommender) -> dict[str, Any
         if state[key] != now:
             raise InputError(
                 f"training state {path} was made {what}: give the settings and data it was made "
-                "with, name another --output, or start anew with --overwrite and without --resume"
+                f"with, name another --output, or {_START_ANEW}"
             )
     return state
 
@@ -300,10 +301,7 @@ def read_state(path: str | Path, config, model: SIDRecommender) -> dict[str, Any
 def check_sequences(state: Mapping[str, Any], data: TrainingData, path: Path) -> None:
     """Refuse a state of :func:`read_state` that was made on other interactions than ``data``."""
     if state["data"] != data.fingerprint:
-        raise InputError(
-            f"training state {path} was made on other interactions: start anew with --overwrite "
-            "and without --resume"
-        )
+        raise InputError(f"training state {path} was made on other interactions: {_START_ANEW}")
 
 
 class TrainingData:

@@ -2,39 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from recbole_sid import seals
 from recbole_sid.errors import InputError
-from recbole_sid.files import written_whole
 from recbole_sid.model.recommender import SIDRecommender
 
 WEIGHTS_FORMAT = "recbole-sid-weights"
 
 
 def save_weights(model: SIDRecommender, path: str | Path, epoch: int) -> None:
-    """Write the weights as safetensors, with what they belong to; an existing file is replaced."""
-    metadata = {
-        "format": WEIGHTS_FORMAT,
-        "version": "1",
-        "sids": model.sids.fingerprint(),
-        "epoch": str(epoch),
-    }
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    with written_whole(Path(path)) as temporary:
-        save_file(weights, temporary, metadata)
+    """Write the weights as safetensors, with what they belong to; an existing file is replaced.
+
+    Raises:
+        CannotWrite: the file system refuses it.
+    """
+    metadata = {"sids": model.sids.fingerprint(), "epoch": str(epoch)}
+    write_weights(Path(path), model.state_dict(), metadata)
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors by the names that they have in a recommender, as :func:`load_weights` reads.
+
+    Raises:
+        CannotWrite: the file system refuses it.
+    """
+    tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
+    told = {"format": WEIGHTS_FORMAT, "version": "1", **metadata, seals.KEY: seals.blank()}
+    with seals.written_sealed(path) as temporary:
+        try:
+            save_file(tensors, temporary, told)
+        except SafetensorError as error:  # as the library reports a full disk
+            raise OSError(str(error)) from error
 
 
 def load_weights(model: SIDRecommender, path: str | Path) -> None:
     """Load weights that ``save_weights`` wrote for the same SIDs.
 
     Raises:
-        InputError: no such file, not ours, of other SIDs (another dataset), or of another shape.
+        InputError: no such file, a damaged one, not ours, of other SIDs (another dataset), or of
+            another shape.
     """
     if not Path(path).is_file():
         raise InputError(f"checkpoint {path} does not exist: train the run first")
+    seals.check(Path(path), "train the run again, with --overwrite")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -1,5 +1,7 @@
 """Shared by all tests: one thread, so that numbers and time do not depend on the machine."""
 
+import os
+
 import pytest
 import torch
 
@@ -7,6 +9,8 @@ import recbole_sid
 from tests.runs import SMALL
 
 torch.set_num_threads(1)
+# What tests write need not outlive a loss of power; test_files.py sees to it that files do.
+os.fsync = lambda handle: None
 
 
 @pytest.fixture(autouse=True)

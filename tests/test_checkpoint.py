@@ -76,11 +76,15 @@ def test_a_damaged_file_and_one_that_could_run_code_are_refused(tmp_path: Path) 
     kept = Checkpoint(tmp_path / "abc.safetensors")
     for content in (b"", b"PK", b"text"):
         kept.path.write_bytes(content)
-        with pytest.raises(InputError, match=r"abc\.training\.pt', the state .* Delete it"):
+        with pytest.raises(InputError, match=r"abc\.training\.pt' has no checksum .*: delete it"):
             kept.load("cpu")
-    torch.save({"path": tmp_path}, kept.path)
+    checkpoint.save_state(kept.path, {"path": tmp_path})
     with pytest.raises(InputError, match="more than tensors and plain data"):
         kept.load("cpu")
+    for other in ({"epoch": 1}, {"of": "xyz.training.pt", "state": {"epoch": 1}}):
+        checkpoint.save_state(kept.path, other)
+        with pytest.raises(InputError, match=r"abc\.training\.pt' is the state of other work"):
+            kept.load("cpu")
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, clock: Clock) -> None:
@@ -88,6 +92,6 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, clock: Clock) -> 
     kept = Checkpoint(tmp_path / "codes" / "abc.safetensors")
     assert kept.load("cpu") is None
     clock.now += 10
-    with pytest.raises(InputError, match=r"cannot be written .* name another --cache_dir"):
+    with pytest.raises(InputError, match=r"codes' cannot be made .* name another --cache_dir"):
         kept.save_when_due(dict)
     kept.finish()

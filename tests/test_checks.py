@@ -44,8 +44,8 @@ def test_a_sound_dataset_is_accepted(data):
         ({"zzz": 1}, "unknown setting 'zzz'."),
         (
             {"tokenizer": "rqkmeans", "tokenizer_epochs": 3},
-            "'tokenizer_epochs' belongs to tokenizer 'rqvae' or 'quasid' or 'letter' or 'unisid', "
-            "not to 'rqkmeans': remove it, or choose --tokenizer=rqvae",
+            "'tokenizer_epochs' belongs to tokenizer 'rqvae' or 'quasid' or 'letter' or 'mmq' or "
+            "'unisid', not to 'rqkmeans': remove it, or choose --tokenizer=rqvae",
         ),
         ({"sid_file": "a.json"}, "'sid_file' belongs to tokenizer 'file', not to 'rqvae'"),
         ({"tokenizer": "rqkmean"}, "unknown tokenizer 'rqkmean'"),

@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 import subprocess
@@ -131,9 +132,9 @@ def bad_times() -> str:
 def other_items() -> str:
     """A checkpoint of this data set, to be resumed on another one."""
     state = {"format": "recbole-sid-training-state", "sids": "0" * 64, "settings": "0" * 64}
-    import torch
+    from recbole_sid.checkpoint import save_state
 
-    torch.save(state, "run/training.pt")
+    save_state(Path("run/training.pt"), state)
     Path("run/result.json").unlink()
     write_data(Path("other"), [(u, i.replace("i", "x"), t) for u, i, t in rows()])
     return "--data_path=other --resume --overwrite=False"
@@ -207,6 +208,24 @@ def test_bad_input_is_one_line_and_changes_nothing(case, work, capsys):
     assert {k: v for k, v in snapshot(work).items() if not k.startswith("cache")} == {
         k: v for k, v in before.items() if not k.startswith("cache")
     }
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.ENOSPC, 2), (errno.EROFS, 2), (errno.EIO, None)]
+)
+def test_a_disk_that_takes_no_more_is_one_line(number, code, monkeypatch, capsys):
+    def full(_):
+        raise OSError(number, "no", "events.out")
+
+    monkeypatch.setitem(cli.COMMANDS, "run", full)
+    if code is None:  # a broken disk is no bad input
+        with pytest.raises(OSError, match=r"events\.out"):
+            cli.main(["run"])
+    else:
+        assert cli.main(["run"]) == code
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error:")
+        assert "events.out" in line
 
 
 def test_the_process_ends_with_code_2_and_one_line(tmp_path):

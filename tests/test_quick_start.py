@@ -20,10 +20,12 @@ from recbole_sid import quick_start, run_folder
 from recbole_sid.config import Config
 from recbole_sid.errors import InputError
 from recbole_sid.memory import peak_memory_mb
+from recbole_sid.run_folder import read_json
 from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.tokenizer import pipeline
 from recbole_sid.trainer import SIDTrainer
 from tests.runs import CUT, SAMPLED, SMALL, snapshot, write_data
+from tests.sealing import write_json
 
 ACCURACY = ("recall", "ndcg", "mrr", "hit")
 
@@ -72,7 +74,7 @@ def test_what_is_in_the_folder(trained):
         "config.yaml", "sids.json", "model.safetensors", "run.log", "result.json", "timing.json",
         "outcomes.safetensors",
     }  # fmt: skip
-    stored = json.loads((folder / "result.json").read_text())
+    stored = read_json(folder / "result.json", "")
     assert stored["model"] == "TIGER"
     assert stored["settings_hash"] == Config("TIGER", "ml-100k", None, settings).settings_hash()
     assert {k: v for k, v in result.items() if k not in ("run_folder", "timing")} == stored
@@ -254,7 +256,7 @@ def test_the_source_of_a_tokenizer_of_ours_is_its_whole_folder(tmp_path, monkeyp
 def test_a_damaged_result_is_named(copy, name):
     folder, settings = copy
     (folder / name).write_text("{")
-    with pytest.raises(InputError, match=r"cannot be read.*--overwrite"):
+    with pytest.raises(InputError, match=r"has no checksum.*--overwrite"):
         recbole_sid.run("TIGER", "ml-100k", config_dict=settings)
 
 
@@ -312,7 +314,7 @@ def test_what_cannot_be_loaded(trained, tmp_path, cache):
     stored = json.loads(sids.read_text())
     first = next(iter(stored["items"]))
     del stored["items"][first]
-    sids.write_text(json.dumps(stored))
+    write_json(sids, stored)
     with pytest.raises(InputError, match=f"no SID: '{first}'"):
         recbole_sid.load(tmp_path / "copy")
     run(tmp_path, cache, "Pop")

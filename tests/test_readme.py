@@ -362,7 +362,7 @@ def test_settings_named_elsewhere_exist() -> None:
     assert {"precision", "overwrite", "eval_batch_size"} <= named
     assert named - known <= {
         *("config_files", "key", "tokenizer", "generator"),
-        *("scores", "image_bytes"),  # of commands
+        *("scores", "image_bytes", "models", "tokenizers"),  # of commands
     }
 
 

@@ -24,8 +24,10 @@ import yaml
 import recbole_sid
 from recbole_sid import cli
 from recbole_sid.errors import InputError
+from recbole_sid.run_folder import read_json
 from recbole_sid.sid.table import SemanticIDs
 from tests.runs import snapshot, write_data
+from tests.sealing import write_json
 
 TOKENS = tuple(f"i{n}" for n in range(8))
 ORDERS = {"u0": [0, 1, 2, 3], "u1": [2, 3, 0, 1], "u2": [4, 5, 6, 7], "u3": [6, 7, 4, 5]}
@@ -120,7 +122,7 @@ def test_before_and_after_the_rule(base):
 def test_the_files_hold_the_result_and_the_same_bytes_again(base):
     result = report(base, "paired.json", "apart.json", labels=["a|b", "c"], output="r")
     folder = Path(result.pop("folder"))
-    assert json.loads((folder / "sid_report.json").read_text()) == result
+    assert read_json(folder / "sid_report.json", "") == result
     text = (folder / "sid_report.md").read_text()
     assert "|  | a\\|b | c |" in text
     assert "| Hit rate | 1.0000 | 0.0000 |" in text
@@ -292,7 +294,7 @@ def test_scores_of_runs_and_too_few_of_them(base, tmp_path):
         table = recbole_sid.read_sids(path)
         table.save(folder / "sids.json")
         valid = {"ndcg@10": number / 10} if number else None
-        (folder / "result.json").write_text(json.dumps({"best_valid_result": valid}))
+        write_json(folder / "result.json", {"best_valid_result": valid})
     folders = [str(tmp_path / f"run-{label}") for label in ("apart", "one", "two", "three")]
     result = report(base, *folders)
     assert [entry["score"] for entry in result["sets"]] == [None, 0.1, 0.2, 0.3]
@@ -300,12 +302,12 @@ def test_scores_of_runs_and_too_few_of_them(base, tmp_path):
     assert result["left_out"] == [
         "Correlation with a recommender's scores: 3 sets have a score, and at least 4 are needed"
     ]
-    (tmp_path / "run-apart" / "result.json").write_text('{"best_valid_result": {"ndcg@10": 0.05}}')
+    write_json(tmp_path / "run-apart" / "result.json", {"best_valid_result": {"ndcg@10": 0.05}})
     result = report(base, *folders, overwrite=True)
     assert result["scores_from"] == "NDCG@10 on validation, from the runs"
     assert result["correlations"][0]["p"] == pytest.approx(2 / 24)
     (tmp_path / "run-apart" / "result.json").write_text("[")
-    with pytest.raises(InputError, match=r"result\.json' cannot be read"):
+    with pytest.raises(InputError, match=r"result\.json' has no checksum"):
         report(base, *folders, overwrite=True)
 
 

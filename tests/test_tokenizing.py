@@ -11,7 +11,6 @@ positive 2, 2 and 3 to 0, and the same with 4 more.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from recbole_sid.config import Config
 from recbole_sid.errors import InputError
 from recbole_sid.items import summaries
 from recbole_sid.items.vectors import load_item_vectors
+from recbole_sid.run_folder import read_json
 from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.tokenizer.base import BaseCodes, Items, Tokenizer
 from recbole_sid.tokenizer.stored_weights import StoredWeights
@@ -180,7 +180,7 @@ def test_the_folder(base, tmp_path):
     ]  # fmt: skip
     fitted = StoredWeights(folder / "tokenizer.safetensors")["fitted"]
     assert sorted(fitted.tolist()) == list(range(8))
-    stored = json.loads((folder / "result.json").read_text())
+    stored = read_json(folder / "result.json", "")
     assert stored == {k: v for k, v in result.items() if k not in ("run_folder", "timing")}
     sids = SemanticIDs.load(folder / "sids.json").aligned(TOKENS)
     assert sids.collision == "dedup"

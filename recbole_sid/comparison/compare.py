@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recbole_sid import run_folder
 from recbole_sid.comparison.grid_table import write_grid
 from recbole_sid.comparison.plan import Plan, make_plan, with_batches
 from recbole_sid.comparison.running import Ended, finished_before, run_all
@@ -73,7 +74,7 @@ def compare(
         plan = with_batches(plan, split.counts["items"])
         ended = finished_before(plan.runs)
         _make_folder(plan)
-        with logging_to(plan.folder / LOG):
+        with run_folder.claimed(plan.folder), logging_to(plan.folder / LOG):
             return _compare(plan, split, ended, show)
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
+from recbole_sid import seals
 from recbole_sid.errors import InputError
-from recbole_sid.files import written_whole
 
 FORMAT = "recbole-sid-outcomes"
 METRICS = ("recall", "ndcg", "mrr", "hit")
@@ -70,7 +70,11 @@ class Outcomes:
 
 
 def save_outcomes(path: Path, outcomes: Outcomes) -> None:
-    """Write whole or not at all."""
+    """Write whole or not at all.
+
+    Raises:
+        CannotWrite: the file system refuses it.
+    """
     arrays = {
         "users": _packed(outcomes.users),
         "items": _packed(outcomes.items),
@@ -79,16 +83,16 @@ def save_outcomes(path: Path, outcomes: Outcomes) -> None:
         "ties": outcomes.ties,
         "lists": outcomes.lists,
     }
-    with written_whole(path) as temporary:
-        save_file(arrays, temporary, {"format": FORMAT})
+    seals.save_tensors(path, arrays, {"format": FORMAT})
 
 
 def load_outcomes(path: Path) -> Outcomes:
     """What :func:`save_outcomes` wrote.
 
     Raises:
-        InputError: no such file, or not one of ours.
+        InputError: no such file, a damaged one, or not one of ours.
     """
+    seals.check(path, "run it again, with --overwrite")
     try:
         with safe_open(path, framework="np") as file:
             found = (file.metadata() or {}).get("format")

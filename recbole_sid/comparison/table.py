@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -172,8 +171,10 @@ def _of_run(
     plan: Plan, folder: Path, outcomes: Outcomes, split: Split, groups: _TargetGroups
 ) -> dict[str, float]:
     """The figures of one run; what was not measured is not among them."""
-    result = json.loads((folder / run_folder.RESULT).read_text(encoding="utf-8"))
-    timing = json.loads((folder / run_folder.TIMING).read_text(encoding="utf-8"))
+    result, timing = (
+        run_folder.read_json(folder / name, "run it again, with --overwrite")
+        for name in (run_folder.RESULT, run_folder.TIMING)
+    )
     values: dict[str, float] = {}
     for name, part in (("valid", "best_valid_result"), ("test", "test_result")):
         for key, value in (result[part] or {}).items():

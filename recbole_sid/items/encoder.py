@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from recbole_sid.checkpoint import Checkpoint
+from recbole_sid import seals
+from recbole_sid.checkpoint import CACHE_REMEDY, DELETE, Checkpoint, building
 from recbole_sid.errors import InputError
-from recbole_sid.files import written_whole
 from recbole_sid.precision import resolve_precision
 from recbole_sid.settings import require
 
@@ -96,15 +95,11 @@ def encode(
     dtype = resolve_precision(settings.text_encoder_precision, device)
     key = _cache_key(distinct, settings, folder, dtype)
     path = Path(cache_dir) / f"text-{key[:32]}.safetensors"
-    checkpoint = Checkpoint(path)
-    if path.is_file():
-        logger.info("Item texts: %d vectors from the cache %s", len(distinct), path)
-        vectors = load_vectors(path, key)
-    else:
-        vectors = _run_model(distinct, settings, folder, dtype, device, progress, checkpoint)
-        save_vectors(path, key, vectors)
-    checkpoint.finish()
 
+    def run(checkpoint: Checkpoint) -> np.ndarray:
+        return _run_model(distinct, settings, folder, dtype, device, progress, checkpoint)
+
+    vectors = cached_vectors(path, key, "Item texts", run)
     row_of = {text: row for row, text in enumerate(distinct)}
     rows = np.fromiter((row_of.get(text, -1) for text in texts), np.int64, len(texts))
     found = vectors[rows]  # (n, d)
@@ -296,25 +291,40 @@ def _run_model(
     return vectors
 
 
-def save_vectors(path: Path, key: str, vectors: np.ndarray) -> None:
-    """Write whole or not at all: a reader never sees half a file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as temporary:
-            save_file({"vectors": vectors}, temporary, metadata={"key": key})
-    # The safetensors library reports a full disk as an error of its own.
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"the cache of item vectors '{path}' cannot be written ({error}): name another "
-            "--cache_dir"
-        ) from error
+def cached_vectors(
+    path: Path, key: str, what: str, run: Callable[[Checkpoint], np.ndarray]
+) -> np.ndarray:
+    """The vectors in the cache file ``path``; made by ``run`` and kept there if it is missing.
+
+    Args:
+        key: what the vectors follow from, hashed.
+        what: names them in the log.
+        run: makes them (n, d), and may write to the checkpoint all that it needs to go on.
+
+    Raises:
+        InputError: the file is damaged or of another key, or cannot be written.
+    """
+    checkpoint = Checkpoint(path)
+    if path.is_file():
+        vectors = _load(path, key, what)
+    else:
+        with building(path):
+            if path.is_file():  # another process has just made it
+                return _load(path, key, what)
+            vectors = run(checkpoint)
+            seals.save_tensors(path, {"vectors": vectors}, {"key": key}, CACHE_REMEDY)
+    checkpoint.finish()
+    return vectors
 
 
-def load_vectors(path: Path, key: str) -> np.ndarray:
+def _load(path: Path, key: str, what: str) -> np.ndarray:
+    seals.check(path, DELETE)
     try:
         with safe_open(path, framework="numpy") as file:
             if (file.metadata() or {}).get("key") == key:
-                return file.get_tensor("vectors")
+                vectors: np.ndarray = file.get_tensor("vectors")
+                logger.info("%s: %d vectors from the cache %s", what, len(vectors), path)
+                return vectors
     except SafetensorError as error:
-        raise InputError(f"cache file {str(path)!r} is damaged ({error}). Delete it") from error
-    raise InputError(f"cache file {str(path)!r} belongs to other texts. Delete it")
+        raise InputError(f"cache file '{path}' is damaged ({error}): {DELETE}") from error
+    raise InputError(f"cache file '{path}' belongs to other items: {DELETE}")

@@ -210,15 +210,11 @@ def _vectors(
     parts = ["recbole_sid image vectors 1", *identity, str(len(digests)), *digests]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     path = Path(cache_dir) / f"image-{key[:32]}.safetensors"
-    checkpoint = Checkpoint(path)
-    if path.is_file():
-        logger.info("Item images: %d vectors from the cache %s", len(files), path)
-        vectors = encoder.load_vectors(path, key)
-    else:
-        vectors = _run(files, make_reader(), settings, progress, checkpoint)
-        encoder.save_vectors(path, key, vectors)
-    checkpoint.finish()
-    return vectors
+
+    def run(checkpoint: Checkpoint) -> np.ndarray:
+        return _run(files, make_reader(), settings, progress, checkpoint)
+
+    return encoder.cached_vectors(path, key, "Item images", run)
 
 
 def _run(

@@ -189,10 +189,7 @@ def write_summaries(
             )
         of_row |= {row: answer for row, answer in zip(distinct, answers, strict=True) if answer}
     found = [of_row[row] for row in rows]
-    try:
-        _write(item_file, output, column, separator, found)
-    except OSError as error:
-        raise InputError(f"{str(output)!r} cannot be written ({error})") from error
+    _write(item_file, output, column, separator, found)
     if checkpoint is not None:
         checkpoint.finish()
     n_written = sum(map(bool, found))

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from recbole_sid import seals
 from recbole_sid.errors import InputError, preview
-from recbole_sid.files import written_whole
 from recbole_sid.settings import require
 
 
@@ -55,8 +54,8 @@ def load_item_vectors(
         float32 vectors, (n, d).
 
     Raises:
-        InputError: an unreadable file, a wrong shape or type, an id twice, an item without a
-            vector, NaN or infinity.
+        InputError: an unreadable file, one of ours that is damaged, a wrong shape or type, an id
+            twice, an item without a vector, NaN or infinity.
     """
     path = Path(path)
     ids, vectors, _ = _read(path, ids_path, "item_embedding", None)
@@ -118,8 +117,7 @@ def load_vector_sets(
 def save_item_vectors(path: str | Path, vectors: np.ndarray, tokens: tuple[str, ...]) -> None:
     """Write vectors (n, d) with their raw item ids, as :func:`load_item_vectors` reads them."""
     names = np.frombuffer(json.dumps(tokens).encode(), np.uint8).copy()
-    with written_whole(Path(path)) as temporary:
-        save_file({"vectors": np.ascontiguousarray(vectors), "ids": names}, temporary)
+    seals.save_tensors(Path(path), {"vectors": vectors, "ids": names}, {})
 
 
 def _read(
@@ -132,6 +130,8 @@ def _read(
     """
     if not path.is_file():
         raise InputError(f"setting '{setting}_file' is {str(path)!r}, but there is no file")
+    # Other people's files have no seal.
+    seals.check(path, "take a whole copy, or make it again", required=False)
     given = None if ids_path is None else _read_ids(Path(ids_path), setting)
     counts = None
     if path.suffix == ".npy":

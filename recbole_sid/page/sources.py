@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recbole_sid import run_folder
+from recbole_sid import run_folder, seals
 from recbole_sid.errors import InputError
 from recbole_sid.parsing import read_yaml
 
 COMPARISON = "comparison.json"
 SID_REPORT = "sid_report.json"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_AGAIN = "make it again"
 _KNOWN = "a folder of run, tokenize, compare or sids"
 
 
@@ -143,7 +143,7 @@ def _run(folder: Path, label: str, model: str) -> Run:
         raise InputError(
             f"'{folder}' has none of {run_folder.RESULT}, {COMPARISON}, {SID_REPORT}: name {_KNOWN}"
         )
-    result = _read(folder / run_folder.RESULT)
+    result = run_folder.read_json(folder / run_folder.RESULT, _AGAIN)
     identity = {"dataset", "data_hash"}
     trained = {"model", "test_result"} | identity <= set(result)
     if not trained and not {"tokenizer", "quality"} | identity <= set(result):
@@ -155,28 +155,19 @@ def _run(folder: Path, label: str, model: str) -> Run:
     for name in (run_folder.CONFIG, run_folder.TIMING):
         if not (folder / name).is_file():
             raise InputError(f"'{folder}' has no {name}: it is not whole, run it again")
-    timing = _read(folder / run_folder.TIMING)
+    timing = run_folder.read_json(folder / run_folder.TIMING, _AGAIN)
+    seals.check(folder / run_folder.CONFIG, _AGAIN)
     if not isinstance(timing.get("seconds"), dict):
         raise InputError(f"'{folder / run_folder.TIMING}' tells no seconds: run it again")
     return Run(label, model, folder, read_yaml(folder / run_folder.CONFIG), result, timing, trained)
 
 
 def _document(folder: Path, name: str, needed: Sequence[str]) -> Document:
-    content = _read(folder / name)
+    content = run_folder.read_json(folder / name, _AGAIN)
     missing = [key for key in needed if key not in content]
     if missing:
         raise InputError(f"'{folder / name}' lacks {', '.join(missing)}: make it again")
     return Document(spelled(folder.resolve().name), content)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"'{path}' cannot be read: {error}. Make it again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"'{path}' does not hold a result: make it again")
-    return content
 
 
 def _named_apart(runs: list[Run]) -> list[Run]:

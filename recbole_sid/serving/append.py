@@ -25,7 +25,13 @@ from recbole_sid.items.table import ItemTable
 from recbole_sid.parsing import read_yaml
 from recbole_sid.quick_start import Clock
 from recbole_sid.resources import resource_dir
-from recbole_sid.serving.bundle import Bundle, check_output, open_bundle, write_export
+from recbole_sid.serving.bundle import (
+    Bundle,
+    check_output,
+    claimed,
+    open_bundle,
+    write_export,
+)
 from recbole_sid.serving.rules import ALLOWED, SINCE, UNTIL, bounds_of, item_columns
 from recbole_sid.settings import build, require
 from recbole_sid.sid.append import Appended, append_codes, fullness
@@ -119,12 +125,28 @@ def append(
         "item_image_file": item_image_file,
         "item_image_ids": item_image_ids,
     }
+    with claimed(output):
+        return _append(
+            run, Path(items), output, known, overwrite, files, cache_dir, limits, show_progress
+        )
+
+
+def _append(
+    run: str | Path,
+    path: Path,
+    output: Path,
+    known: str,
+    overwrite: bool,
+    files: Mapping[str, str | None],
+    cache_dir: str | None,
+    limits: Limits,
+    show_progress: bool,
+) -> dict[str, Any]:
     clock = Clock()
     with clock("open"):
         bundle = open_bundle(run)
         weights_file = _require_able(bundle)
         of_items = _tensors_of_items(bundle)
-        path = Path(items)
         tokens, n_known = _new_tokens(bundle, path, known)
         config = reading(bundle, path, files, cache_dir, show_progress)
     with clock("vectors"):
@@ -132,7 +154,8 @@ def append(
         by_vectors = cls.assigns_by == "vectors"
         wanted = by_vectors or bundle.vectors is not None
         vectors = item_vectors(config, tokens) if wanted else None
-        source = None if by_vectors else source_of(config, tokens)
+        by_source = cls.needs_source or not by_vectors
+        source = source_of(config, tokens) if by_source else None
         all_vectors = _with_vectors(bundle, vectors)
     with clock("assign"):
         stored = StoredWeights(weights_file)
@@ -215,10 +238,13 @@ def _tensors_of_items(bundle: Bundle) -> list[str]:
         if tensor.shape != smaller[name].shape
     ]
     if found and (found != ["item_embedding.weight"] or not spec.cls.needs_vectors(typed)):
-        content = ", content_vectors: True" if "content_vectors" in spec.keys else ""
+        remedy = "take another generator, such as intrr with item_embedding: False"
+        if "item_embedding" in spec.keys:
+            content = ", content_vectors: True" if "content_vectors" in spec.keys else ""
+            remedy = f"train it with item_embedding: False{content}"
         raise InputError(
             f"the run's generator '{spec.name}' learned {preview(found)} of every single item, "
-            f"which new items lack: train it with item_embedding: False{content}"
+            f"which new items lack: {remedy}"
         )
     return found
 

@@ -16,7 +16,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -24,15 +25,17 @@ from typing import Any, cast
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from recbole_sid import registry, run_folder
+from recbole_sid import registry, run_folder, seals
 from recbole_sid.config import INPUT_FILES
 from recbole_sid.errors import InputError, preview
+from recbole_sid.files import CannotWrite, flush
 from recbole_sid.generator.base import Generator
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.items.vectors import load_item_vectors, save_item_vectors
+from recbole_sid.locks import locked
 from recbole_sid.model.recommender import SIDRecommender, user_buckets
 from recbole_sid.parsing import read_yaml
 from recbole_sid.quick_start import require_finished
@@ -40,7 +43,7 @@ from recbole_sid.resources import resource_dir
 from recbole_sid.settings import build
 from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.version import __version__
-from recbole_sid.weights import WEIGHTS_FORMAT, load_weights
+from recbole_sid.weights import load_weights, write_weights
 
 HEAD = "export.json"
 SIDS = "sids.safetensors"
@@ -208,18 +211,21 @@ def export(run: str | Path, output: str | Path, overwrite: bool = False) -> Path
     """
     from recbole_sid.serving.rules import item_columns
 
-    bundle = open_bundle(run, "cpu")
-    tokenizer = bundle.folder / run_folder.TOKENIZER
-    return write_export(
-        output,
-        bundle.settings,
-        bundle.sids,
-        bundle.vectors,
-        bundle.folder / run_folder.WEIGHTS,
-        tokenizer if tokenizer.is_file() else None,
-        items=item_columns(bundle),
-        overwrite=overwrite,
-    )
+    output = Path(output)
+    check_output(output, overwrite)
+    with claimed(output):
+        bundle = open_bundle(run, "cpu")
+        tokenizer = bundle.folder / run_folder.TOKENIZER
+        return write_export(
+            output,
+            bundle.settings,
+            bundle.sids,
+            bundle.vectors,
+            bundle.folder / run_folder.WEIGHTS,
+            tokenizer if tokenizer.is_file() else None,
+            items=item_columns(bundle),
+            overwrite=overwrite,
+        )
 
 
 def write_export(
@@ -260,7 +266,7 @@ def write_export(
         if vectors is not None:
             save_item_vectors(temporary / run_folder.VECTORS, vectors, sids.tokens)
         if tokenizer_file is not None:
-            shutil.copyfile(tokenizer_file, temporary / run_folder.TOKENIZER)
+            _copy(Path(tokenizer_file), temporary / run_folder.TOKENIZER)
         if items:
             run_folder.write_json(temporary / ITEMS, {k: list(v) for k, v in items.items()})
         names = [name for name in (*_NEEDED, *_OPTIONAL) if (temporary / name).is_file()]
@@ -271,16 +277,39 @@ def write_export(
             "settings": _without_places(settings),
             "files": {name: _sha256(temporary / name) for name in names},
         }
-        run_folder.write_json(temporary / HEAD, head | {"checksum": _checksum(head)})
+        run_folder.write_json(temporary / HEAD, head)
         # safetensors lets only the owner read its files; a service may be someone else.
         for name in names:
             (temporary / name).chmod((temporary / HEAD).stat().st_mode)
+        flush(temporary)
         _move(temporary, output)
     except OSError as error:
-        raise InputError(f"output '{output}' cannot be written: {error}") from error
+        cause = error.__cause__ if isinstance(error, CannotWrite) else error
+        raise CannotWrite(
+            f"output '{output}' cannot be written: {cause}. Make room, or name another --output"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return output
+
+
+@contextmanager
+def claimed(output: Path) -> Iterator[None]:
+    """Have the folder of an export to oneself, and bring back what a killed process moved away.
+
+    Raises:
+        InputError: another process writes it.
+    """
+    lock = output.with_name(f".{output.name}.lock")
+    with locked(lock, f"output '{output}'", "wait for it, or name another --output"):
+        if not output.exists():
+            for old in output.parent.glob(f".{output.name}.*.old"):
+                os.replace(old, output)
+                break
+        for kind in ("old", "tmp"):
+            for left in output.parent.glob(f".{output.name}.*.{kind}"):
+                shutil.rmtree(left, ignore_errors=True)
+        yield
 
 
 def check_output(output: Path, overwrite: bool) -> None:
@@ -314,26 +343,32 @@ def _move(temporary: Path, output: Path) -> None:
     if output.exists():
         os.replace(output, old)
     os.replace(temporary, output)
+    flush(output.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    seals.check(source, "run it again, or write the export again")
+    shutil.copyfile(source, target)
+    flush(target)
 
 
 def _write_weights(
     path: Path, weights: str | Path | Mapping[str, Tensor], sids: SemanticIDs
 ) -> None:
-    metadata = {"format": WEIGHTS_FORMAT, "version": "1", "epoch": "-1"}
+    metadata = {"epoch": "-1"}
     fingerprint = sids.fingerprint()
     if isinstance(weights, (str, Path)):
         try:
             with safe_open(weights, framework="pt") as file:
                 metadata |= file.metadata() or {}
             if metadata.get("sids") == fingerprint:
-                shutil.copyfile(weights, path)
+                _copy(Path(weights), path)
                 return
             weights = load_file(weights)
-        except (OSError, SafetensorError) as error:
+        except SafetensorError as error:
             raise InputError(f"checkpoint {weights} cannot be read: {error}") from error
-    tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
-    save_file(tensors, path, metadata | {"sids": fingerprint})
+    write_weights(path, weights, metadata | {"sids": fingerprint})
 
 
 def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -350,11 +385,8 @@ def _read_head(folder: Path) -> dict[str, Any]:
     """The settings of an export, of which every file is found to be as it was written."""
     path = folder / HEAD
     remedy = "write the export again"
-    try:
-        head = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"export '{path}' cannot be read: {error}. Remedy: {remedy}") from error
-    if not isinstance(head, dict) or head.get("format") != FORMAT:
+    head = run_folder.read_json(path, remedy)
+    if head.get("format") != FORMAT:
         raise InputError(f"'{path}' is not the head of an export of recbole_sid: {remedy}")
     if head.get("version") != VERSION:
         raise InputError(
@@ -362,15 +394,13 @@ def _read_head(folder: Path) -> dict[str, Any]:
             f"{VERSION}: open it with the release that wrote it, {head.get('recbole_sid')!r}, or "
             f"{remedy} with this one"
         )
-    checksum = head.pop("checksum", None)
     files, settings = head.get("files"), head.get("settings")
     if (
-        checksum != _checksum(head)
-        or not isinstance(files, dict)
+        not isinstance(files, dict)
         or not isinstance(settings, dict)
         or not set(_NEEDED) <= set(files) <= {*_NEEDED, *_OPTIONAL}
     ):
-        raise InputError(f"export '{path}' is damaged or was edited: {remedy}")
+        raise InputError(f"export '{path}' was edited: {remedy}")
     for name in (*_NEEDED, *_OPTIONAL):
         if (folder / name).is_file() != (name in files):
             what = "is missing" if name in files else "does not belong to the export"
@@ -391,10 +421,7 @@ def _read_head(folder: Path) -> dict[str, Any]:
 def _read_columns(path: Path, sids: SemanticIDs) -> Columns:
     if not path.is_file():
         return {}
-    try:
-        columns = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"'{path}' cannot be read: {error}. Write the export again") from error
+    columns = run_folder.read_json(path, "write the export again")
     for name, values in columns.items():
         if len(values) != sids.n_items:
             raise InputError(
@@ -402,10 +429,6 @@ def _read_columns(path: Path, sids: SemanticIDs) -> Columns:
                 "items: write the export again"
             )
     return cast(Columns, columns)
-
-
-def _checksum(head: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(head, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -7,7 +7,6 @@ trusted: whatever is wrong with it, the answer is one InputError.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from itertools import accumulate, chain, pairwise
@@ -18,7 +17,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
+from recbole_sid import seals
 from recbole_sid.errors import InputError, preview
+from recbole_sid.files import CannotWrite
 
 FORMAT = "recbole-sid"
 VERSION = 1
@@ -47,39 +48,44 @@ def check_suffix(path: Path) -> None:
 
 
 def write(path: Path, parts: Parts) -> None:
-    """Write ``parts`` in the format that the suffix names; the file appears whole or not at all."""
+    """Write ``parts``, sealed, in the format that the suffix names; whole or not at all."""
     check_suffix(path)
     write_whole(path, _to_json(parts) if path.suffix == ".json" else _to_safetensors(parts))
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path``; the file appears whole or not at all.
+    """Write ``content``, which has a blank seal, to ``path``; the file appears whole or not at all.
 
     Raises:
         InputError: the place cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        try:
+        with seals.written_sealed(path) as temporary:
             temporary.write_bytes(content)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
+    except CannotWrite as error:
+        reason = getattr(error.__cause__, "strerror", None)
         raise InputError(
-            f"cannot be written ({error.strerror}); give a path in a folder that exists"
+            f"cannot be written ({reason}); give a path in a folder that exists and has room"
         ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; repeated keys and NaN are refused."""
+    """The object in a JSON file; repeated keys and NaN are refused.
+
+    One of ours must be as it was written; without its seal it may be written by hand.
+    """
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
         raise InputError(f"is not text in UTF-8 ({error}); save it as UTF-8") from error
-    return _parse_object(text)
+    data = _parse_object(text)
+    # In a published file an item may be called "seal", but its value is a list.
+    if not isinstance(data.get(seals.KEY), str):
+        return data
+    seals.check(path, f"take a whole copy, or remove '{seals.KEY}' if you changed it yourself")
+    return seals.unsealed(data)
 
 
 def parts_from_json(data: Mapping[str, Any]) -> Parts:
@@ -125,6 +131,7 @@ def check_rows(items: Mapping[str, Any]) -> None:
 
 def read_safetensors(path: Path) -> Parts:
     """The parts in a safetensors file of our own format."""
+    seals.check(path, "make it again")
     arrays = {}
     try:
         with safe_open(path, framework="numpy") as file:
@@ -194,7 +201,8 @@ def _to_json(parts: Parts) -> bytes:
     lines = [f"  {json.dumps(key)}: {json.dumps(value)},\n" for key, value in _head(parts).items()]
     rows = zip(parts.tokens, parts.codes.tolist(), strict=True)
     items = ",\n".join(f"    {json.dumps(token, ensure_ascii=False)}: {row}" for token, row in rows)
-    return f'{{\n{"".join(lines)}  "items": {{\n{items}\n  }}\n}}\n'.encode()
+    seal = f'  "{seals.KEY}": "{seals.blank()}"\n'
+    return f'{{\n{"".join(lines)}  "items": {{\n{items}\n  }},\n{seal}}}\n'.encode()
 
 
 def _to_safetensors(parts: Parts) -> bytes:
@@ -204,7 +212,8 @@ def _to_safetensors(parts: Parts) -> bytes:
         "token_bytes": np.frombuffer(b"".join(tokens), dtype=np.uint8),
         "token_ends": np.fromiter(accumulate(map(len, tokens)), dtype=np.int64, count=len(tokens)),
     }
-    return to_safetensors(tensors, metadata={"head": json.dumps(_head(parts))})
+    metadata = {"head": json.dumps(_head(parts)), seals.KEY: seals.blank()}
+    return to_safetensors(tensors, metadata=metadata)
 
 
 def _split(blob: np.ndarray, ends: np.ndarray) -> tuple[str, ...]:

@@ -13,10 +13,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
+from recbole_sid import seals
 from recbole_sid.errors import InputError, preview
 from recbole_sid.sid import files
 
-# One entry of metadata: the library writes several in any order, and files would differ.
 FORMATS = {True: "recbole-sid-space residual", False: "recbole-sid-space parallel"}
 # Squares of numbers up to this one, and sums of many such, fit into float32.
 MAX_NUMBER = 1e15
@@ -131,7 +131,7 @@ class CodeSpace:
         """
         tensors = {"latents": self.latents, **dict(_named(self.codebooks))}
         contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-        metadata = {"format": FORMATS[self.residual]}
+        metadata = {"format": FORMATS[self.residual], seals.KEY: seals.blank()}
         try:
             files.write_whole(path, to_safetensors(contiguous, metadata=metadata))
         except InputError as error:
@@ -145,6 +145,7 @@ class CodeSpace:
             InputError: the file cannot be read or is another one; the message names it.
         """
         try:
+            seals.check(path, "delete it")
             with safe_open(path, framework="numpy") as file:
                 form = (file.metadata() or {}).get("format")
                 names = ["latents", *(f"codebook_{i}" for i in range(1, len(file.keys())))]

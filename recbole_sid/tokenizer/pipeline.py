@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from recbole_sid.checkpoint import Checkpoint
+from recbole_sid.checkpoint import Checkpoint, building
 from recbole_sid.items.encoder import EncoderSettings, encode
 from recbole_sid.items.pairs import Interactions, ItemPairs, PairSettings, item_pairs
 from recbole_sid.items.prompt import Prompt, PromptSettings
@@ -148,31 +148,39 @@ def fitted_codes(config: Config, tokenizer: Tokenizer, items: Items) -> Fitted:
         path = config.run.cache_folder / "codes" / f"{key}.safetensors"
         tokenizer.checkpoint = Checkpoint(path)
     with_space = needs_space(config.run.collision)
-    fitted = None if path is None else read_cache(path, items.tokens, with_space)
+    if path is None:
+        return _fit(config, tokenizer, items, settings)
+    fitted = _cached(path, items.tokens, with_space)
+    if fitted is None:
+        with building(path):
+            fitted = _cached(path, items.tokens, with_space)  # another process may have made it
+            if fitted is None:
+                fitted = _fit(config, tokenizer, items, settings)
+                write_cache(path, fitted)
+    Checkpoint(path).finish()
+    return fitted
+
+
+def _cached(path: Path, tokens: tuple[str, ...], with_space: bool) -> Fitted | None:
+    fitted = read_cache(path, tokens, with_space)
     if fitted is not None:
         logger.info("Stage 1: SIDs from the cache, %s", path)
-    else:
-        made = tokenizer.fit(replace(items, titles=titles(config, items.tokens)))
-        extras = {
-            "space": made.space,
-            "embeddings": made.embeddings,
-            "weights": made.weights,
-        }
-        provenance = {
-            "tokenizer": spec.name,
-            "settings": settings,
-            "report": made.report,
-            "beside": [name for name, extra in extras.items() if extra is not None],
-        }
-        if made.space is not None:
-            provenance["code_costs"] = made.space.spread(made.codes)
-        base = SemanticIDs(items.tokens, made.codes, made.sizes, "none", provenance)
-        fitted = Fitted(base, made.space, made.embeddings, made.weights)
-        if path is not None:
-            write_cache(path, fitted)
-    if tokenizer.checkpoint is not None:
-        tokenizer.checkpoint.finish()
     return fitted
+
+
+def _fit(config: Config, tokenizer: Tokenizer, items: Items, settings: Mapping[str, Any]) -> Fitted:
+    made = tokenizer.fit(replace(items, titles=titles(config, items.tokens)))
+    extras = {"space": made.space, "embeddings": made.embeddings, "weights": made.weights}
+    provenance = {
+        "tokenizer": config.tokenizer_spec.name,
+        "settings": settings,
+        "report": made.report,
+        "beside": [name for name, extra in extras.items() if extra is not None],
+    }
+    if made.space is not None:
+        provenance["code_costs"] = made.space.spread(made.codes)
+    base = SemanticIDs(items.tokens, made.codes, made.sizes, "none", provenance)
+    return Fitted(base, made.space, made.embeddings, made.weights)
 
 
 def describe(sids: SemanticIDs) -> str:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from recbole_sid import seals
 from recbole_sid.errors import InputError
-from recbole_sid.files import written_whole
 
 FORMAT = "recbole-sid-tokenizer"
 # Differences that a message names.
@@ -25,9 +24,10 @@ class StoredWeights(Mapping[str, np.ndarray]):
     def __init__(self, path: Path) -> None:
         """
         Raises:
-            InputError: no such file, or another one.
+            InputError: no such file, a damaged one, or another one.
         """
         self.path = path
+        seals.check(path, "make it again; in a cache, delete it")
         try:
             with safe_open(path, framework="numpy") as file:
                 ours = (file.metadata() or {}).get("format") == FORMAT
@@ -59,9 +59,7 @@ class StoredWeights(Mapping[str, np.ndarray]):
 
 def save_tokenizer_weights(path: Path, weights: Mapping[str, np.ndarray]) -> None:
     """Write the arrays as safetensors; an existing file is replaced whole."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in weights.items()}
-    with written_whole(path) as temporary:
-        save_file(arrays, temporary, metadata={"format": FORMAT})
+    seals.save_tensors(path, weights, {"format": FORMAT})
 
 
 def require_shapes(weights: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]) -> None:

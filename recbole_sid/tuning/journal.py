@@ -6,7 +6,6 @@ again.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from recbole_sid.comparison.running import say, spelled
 from recbole_sid.errors import InputError
-from recbole_sid.run_folder import write_json
+from recbole_sid.run_folder import read_json, write_json
 from recbole_sid.tuning.plan import TRIALS, Plan
 
 State = Literal["finished", "stopped", "failed"]
@@ -148,8 +147,8 @@ def read_record(file: Path) -> Record:
         InputError: the file is not one.
     """
     try:
-        return Record(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        return Record(**read_json(file, "remove it, then the trial is trained again"))
+    except TypeError as error:
         raise InputError(f"'{file}' cannot be read: {error}. Remove it") from error
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from recbole_sid import run_folder
 from recbole_sid.config import Config
 from recbole_sid.errors import InputError
+from recbole_sid.files import CannotWrite
 from recbole_sid.parsing import read_yaml
 from recbole_sid.quick_start import checked_config
 from recbole_sid.resources import resource_dir
@@ -164,13 +165,14 @@ def open_folder(plan: Plan, overwrite: bool) -> None:
     folder, file = plan.folder, plan.folder / SEARCH
     identity = json.loads(json.dumps(plan.identity()))
     try:
-        if folder.is_dir() and any(folder.iterdir()) and not file.is_file():
+        held = {each.name for each in folder.iterdir()} if folder.is_dir() else set()
+        if held - {run_folder.LOCK} and not file.is_file():
             raise InputError(f"'{folder}' is not the folder of a search: name another --output")
         if overwrite and file.is_file():
             shutil.rmtree(folder / TRIALS, ignore_errors=True)
             file.unlink()
         if file.is_file():
-            stored = json.loads(file.read_text(encoding="utf-8"))
+            stored = run_folder.read_json(file, "start anew with --overwrite")
             other = [key for key in identity if stored.get(key) != identity[key]]
             if other:
                 raise InputError(
@@ -180,7 +182,9 @@ def open_folder(plan: Plan, overwrite: bool) -> None:
         (folder / TRIALS).mkdir(parents=True, exist_ok=True)
         (folder / "logs").mkdir(exist_ok=True)
         run_folder.write_json(file, identity)
-    except (OSError, json.JSONDecodeError) as error:
+    except CannotWrite:
+        raise
+    except OSError as error:
         raise InputError(
             f"the folder '{folder}' cannot be used: {error}. Name another --output"
         ) from error

@@ -99,7 +99,7 @@ def execute(job: Prepared, on_evaluation: Callable[[dict[str, Any]], object]) ->
         return Record(
             job.trial, job.params, "failed", evaluations=curve, reason=reason, seconds=seconds
         )
-    result = json.loads((job.folder / VALIDATION).read_text(encoding="utf-8"))
+    result = run_folder.read_json(job.folder / VALIDATION, "remove it, and start the search again")
     return Record(job.trial, job.params, "finished", **result, evaluations=curve, seconds=seconds)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recbole_sid import run_folder
 from recbole_sid.errors import InputError
 from recbole_sid.logs import logging_run, logging_to
 from recbole_sid.quick_start import read_data
@@ -58,9 +59,10 @@ def tune(
         ray_tune.require_ray()
     with logging_run():
         read_data(plan.base)  # bad data would fail every trial
-        open_folder(plan, overwrite=bool(given.get("overwrite", False)))
-        with logging_to(plan.folder / LOG):
-            return _tune(plan)
+        with run_folder.claimed(plan.folder):
+            open_folder(plan, overwrite=bool(given.get("overwrite", False)))
+            with logging_to(plan.folder / LOG):
+                return _tune(plan)
 
 
 def _tune(plan: Plan) -> dict[str, Any]:

@@ -175,7 +175,7 @@ def test_bad_settings_of_pairs(case, made, tmp_path):
 
 REASON = (
     "the codes of tokenizer 'residual' are residual, each refines those before it, but generator "
-    "'tiger' writes them in any order: choose tokenizer opq, "
+    "'tiger' writes them in any order: choose tokenizer mmq, "
 )
 
 

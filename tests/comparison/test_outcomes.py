@@ -10,6 +10,7 @@ import recbole_sid
 from recbole_sid import InputError
 from recbole_sid.comparison.outcomes import Outcomes, load_outcomes, save_outcomes
 from tests.runs import SMALL, write_data
+from tests.sealing import write_tensors
 
 ROWS = Outcomes(
     ("u", "é", "w"),
@@ -43,7 +44,10 @@ def test_a_file_gives_back_what_was_written(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         load_outcomes(tmp_path / "none.safetensors")
     (tmp_path / "bad").write_bytes(b"no tensors")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="has no checksum"):
+        load_outcomes(tmp_path / "bad")
+    write_tensors(tmp_path / "bad", {"targets": ROWS.targets})
+    with pytest.raises(InputError, match="does not hold the outcomes"):
         load_outcomes(tmp_path / "bad")
 
 

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from recbole_sid.errors import InputError
 from recbole_sid.items import encoder
 from recbole_sid.items.encoder import EncoderSettings, encode, model_folder
+from tests.sealing import write_tensors
 
 # Version 6 warns of the path that works in versions 3 to 6.
 pytestmark = pytest.mark.filterwarnings("ignore:Importing from 'sentence_transformers.models'")
@@ -159,8 +160,13 @@ def test_nothing_but_the_cache_file_is_left_behind(cache: Path) -> None:
 
 def test_a_damaged_cache_file_is_named(cache: Path, tmp_path: Path) -> None:
     name = next(cache.iterdir()).name
-    (tmp_path / name).write_bytes(b"junk")
-    with pytest.raises(InputError, match=f"{name}' is damaged"):
+    whole = next(cache.iterdir()).read_bytes()
+    for content, said in ((b"junk", "has no checksum"), (whole[:-1] + b"\xff", "is damaged")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=f"{name}' {said}.*delete it, then it is made again"):
+            run(TEXTS, tmp_path)
+    write_tensors(tmp_path / name, {"vectors": np.zeros((1, 2))}, {"key": "other"})
+    with pytest.raises(InputError, match=f"{name}' belongs to other items: delete it"):
         run(TEXTS, tmp_path)
 
 

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from recbole_sid import settings
-from recbole_sid.checkpoint import Checkpoint
+from recbole_sid.checkpoint import Checkpoint, save_state
 from recbole_sid.errors import InputError
 from recbole_sid.items import images as module
 from recbole_sid.items.images import (
@@ -314,7 +314,7 @@ def test_goes_on_after_the_images_that_were_written(
 
 def _save_now(self: Checkpoint, state: Any) -> None:
     self.path.parent.mkdir(exist_ok=True)
-    torch.save(state(), self.path)
+    save_state(self.path, {"of": self.path.name, "state": state()})
 
 
 def _fail_after(count: int, function: Any) -> Any:

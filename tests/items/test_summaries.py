@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from recbole_sid import settings
-from recbole_sid.checkpoint import Checkpoint
+from recbole_sid.checkpoint import Checkpoint, save_state
 from recbole_sid.errors import InputError
 from recbole_sid.items import summaries as module
 from recbole_sid.items.summaries import (
@@ -271,7 +271,10 @@ def test_a_real_model_end_to_end(file: Path, model: Path) -> None:
 def test_goes_on_after_the_answers_that_were_written(
     file: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Checkpoint, "save_when_due", lambda s, state: torch.save(state(), s.path))
+    def save_now(self: Checkpoint, state: Any) -> None:
+        save_state(self.path, {"of": self.path.name, "state": state()})
+
+    monkeypatch.setattr(Checkpoint, "save_when_due", save_now)
     answer_with(monkeypatch, ["It is for tea."])  # and then fails
     with pytest.raises(StopIteration):
         write(file, model=model, batch_size=1)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from torch.utils.tensorboard import SummaryWriter
 
 from recbole_sid import run_folder
 from recbole_sid.comparison.outcomes import Outcomes, save_outcomes
 from recbole_sid.sid.table import SemanticIDs
 from tests.runs import LOADED, write_data
+from tests.sealing import write_json, write_yaml
 
 EVIL = "</script><script>alert(1)</script>"
 TITLES = {
@@ -177,7 +176,7 @@ def comparison(folder: Path, runs: Mapping[str, Sequence[int]], means: Mapping[s
         "models": rows,
         "significance": {best: tests},
     }
-    (folder / "comparison.json").write_text(json.dumps(content))
+    write_json(folder / "comparison.json", content)
     return folder
 
 
@@ -202,7 +201,7 @@ def sid_report(folder: Path, data_hash: str, labels: Mapping[str, str]) -> Path:
     ]
     folder.mkdir(parents=True)
     content = {"dataset": "made", "data_hash": data_hash, "sets": sets, "settings": {}}
-    (folder / "sid_report.json").write_text(json.dumps(content))
+    write_json(folder / "sid_report.json", content)
     return folder
 
 
@@ -214,6 +213,6 @@ def _hash(config: Mapping[str, Any]) -> str:
 def _write(
     folder: Path, config: Mapping[str, Any], result: dict[str, Any], seconds: dict[str, float]
 ) -> None:
-    (folder / run_folder.CONFIG).write_text(yaml.safe_dump(dict(config)))
-    (folder / run_folder.RESULT).write_text(json.dumps(result))
-    (folder / run_folder.TIMING).write_text(json.dumps({"seconds": seconds}))
+    write_yaml(folder / run_folder.CONFIG, config)
+    write_json(folder / run_folder.RESULT, result)
+    write_json(folder / run_folder.TIMING, {"seconds": seconds})

@@ -21,6 +21,7 @@ from recbole_sid.page.payload import as_json
 from recbole_sid.page.sources import read_folders
 from tests.page import made
 from tests.runs import snapshot
+from tests.sealing import write_json
 
 
 class Page(HTMLParser):
@@ -326,7 +327,7 @@ BAD = {
     "another folder": ("empty --output=r.html", "'empty' has none of result.json, comparison.json"),
     "an unfinished run": ("begun --output=r.html", "'begun' holds an unfinished run"),
     "a search": ("search --output=r.html", "It holds a search: give the folders of runs"),
-    "broken": ("broken --output=r.html", "result.json' cannot be read"),
+    "broken": ("broken --output=r.html", "result.json' has no checksum"),
     "an old comparison": ("old --output=r.html", "comparison.json' lacks metric, models, best"),
     "without config": ("bare --output=r.html", "'bare' has no config.yaml"),
     "another suffix": ("run --output=r.pdf", "must be a file that ends in .html"),
@@ -346,9 +347,7 @@ def work(tmp_path, monkeypatch) -> Path:
     result = made.run(tmp_path / "run", config) / "result.json"
     for name, file, text in (
         ("begun", "config.yaml", "model: TIGER"),
-        ("search", "result.json", '{"trials": []}'),
         ("broken", "result.json", "{"),
-        ("old", "comparison.json", '{"dataset": "made"}'),
         ("bare", "result.json", result.read_text()),
         ("figs", "made-frontier.svg", "mine"),
         (".", "there.html", "mine"),
@@ -356,6 +355,12 @@ def work(tmp_path, monkeypatch) -> Path:
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / file).write_text(text)
     (tmp_path / "empty").mkdir()
+    for name, file, content in (
+        ("search", "result.json", {"trials": []}),
+        ("old", "comparison.json", {"dataset": "made"}),
+    ):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / file, content)
     return tmp_path
 
 

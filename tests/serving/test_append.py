@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from safetensors.torch import load_file
 
 import recbole_sid
 from recbole_sid.errors import InputError
-from recbole_sid.run_folder import SIDS, TOKENIZER, WEIGHTS
+from recbole_sid.run_folder import SIDS, TOKENIZER, WEIGHTS, read_json
 from recbole_sid.serving.append import REPORT, append
 from recbole_sid.serving.bundle import SIDS as EXPORTED_SIDS
 from recbole_sid.serving.bundle import export, open_bundle
@@ -103,7 +102,7 @@ def test_append_moves_nothing_and_recommends_at_once(train, new):
     assert (report["items_before"], report["items_after"]) == (N_ITEMS, N_ITEMS + N_NEW)
     assert report["fullness"]["room"] == old.sizes[-1]
     assert set(report["seconds"]) >= {"open", "vectors", "assign", "collisions", "write"}
-    assert json.loads((new["output"] / REPORT).read_text()) == report
+    assert read_json(new["output"] / REPORT, "") == report
     found = Recommender.load(new["output"]).recommend(["i3", NEW[0]], k=46, beam_size=46)
     assert sorted(found.items) == sorted(sids.tokens)
     assert (sids.provenance["appended"], report["appended_share"]) == (6, 6 / 46)

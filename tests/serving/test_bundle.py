@@ -17,7 +17,9 @@ from recbole_sid.model.recommender import SIDRecommender
 from recbole_sid.serving import bundle as bundle_module
 from recbole_sid.serving.bundle import export, open_bundle, write_export
 from recbole_sid.serving.recommender import Recommender
+from recbole_sid.tokenizer.stored_weights import save_tokenizer_weights
 from tests.runs import snapshot
+from tests.sealing import write_json, write_yaml
 from tests.serving.conftest import WINDOW, K
 
 
@@ -83,9 +85,14 @@ def test_an_export_is_the_same_each_time_and_names_no_place(made, tmp_path):
 
 def test_a_tokenizers_weights_come_along(made, tmp_path):
     run = Path(shutil.copytree(made.run, tmp_path / "run"))
-    (run / "tokenizer.safetensors").write_bytes(b"weights of a tokenizer")
+    weights = run / "tokenizer.safetensors"
+    save_tokenizer_weights(weights, {"codebook": np.ones((2, 3), np.float32)})
     found = export(run, tmp_path / "export") / "tokenizer.safetensors"
-    assert found.read_bytes() == b"weights of a tokenizer"
+    assert found.read_bytes() == weights.read_bytes()
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"tokenizer.safetensors' has no checksum|is damaged"):
+        export(run, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_users_are_told_apart_by_the_hash_of_their_names(made):
@@ -128,14 +135,17 @@ def test_damage_to_any_file_is_refused(copied, name):
     [
         ({"version": 2}, "has format version 2, but this release reads 1"),
         ({"format": "other"}, "is not the head of an export"),
-        ({"settings": {}}, "is damaged or was edited"),
-        ({"files": {"../run/config.yaml": "0"}}, "is damaged or was edited"),
-        ({"checksum": None}, "is damaged or was edited"),
+        ({"settings": []}, "was edited"),
+        ({"files": {"../run/config.yaml": "0"}}, "was edited"),
     ],
 )
 def test_another_head_is_refused(copied, change, message):
     path = copied / "export.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    edited = json.loads(path.read_text()) | change
+    path.write_text(json.dumps(edited))
+    with pytest.raises(InputError, match="is damaged or was edited: it does not fit its checksum"):
+        open_bundle(copied)
+    write_json(path, edited)
     with pytest.raises(InputError, match=message):
         open_bundle(copied)
 
@@ -155,7 +165,7 @@ def test_what_is_no_run_of_ours_is_refused(made, tmp_path, monkeypatch):
         (None, "has no generator to recommend"),
         ("tigre", "Did you mean 'tiger'"),
     ):
-        (run / "config.yaml").write_text(yaml.safe_dump(config | {"generator": generator}))
+        write_yaml(run / "config.yaml", config | {"generator": generator})
         with pytest.raises(InputError, match=message):
             open_bundle(run)
 
@@ -173,7 +183,7 @@ def test_an_older_run_gets_the_defaults_of_settings_that_are_new(made, tmp_path)
     run = Path(shutil.copytree(made.run, tmp_path / "run"))
     config = yaml.safe_load((run / "config.yaml").read_text())
     del config["exclude_history"], config["window_stride"]
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    write_yaml(run / "config.yaml", config)
     bundle = open_bundle(run)
     assert bundle.exclude_history is False
     assert bundle.settings["window_stride"] >= 1

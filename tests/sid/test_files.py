@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
 
 from recbole_sid.errors import InputError
 from recbole_sid.sid.published import read_sids
 from recbole_sid.sid.table import SemanticIDs
+from tests.sealing import write_tensors
 
 from .tables import table
 
@@ -102,8 +102,7 @@ def test_text_that_is_not_a_table(tmp_path: Path, content: bytes, message: str) 
 
 def test_a_byte_order_mark_is_fine(tmp_path: Path) -> None:
     path = tmp_path / "sids.json"
-    SIDS.save(path)
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps({**HEAD, "items": ITEMS}).encode())
     assert SemanticIDs.load(path).fingerprint() == SIDS.fingerprint()
 
 
@@ -128,19 +127,19 @@ def test_safetensors(tmp_path: Path, change: dict[str, np.ndarray], message: str
         "token_ends": np.array([1, 2]),
     }
     path = tmp_path / "sids.safetensors"
-    save_file(tensors, path, metadata={"head": json.dumps(HEAD)})
+    write_tensors(path, tensors, {"head": json.dumps(HEAD)})
     assert SemanticIDs.load(path).fingerprint() == SIDS.fingerprint()
-    save_file({**tensors, **change}, path, metadata={"head": json.dumps(HEAD)})
+    write_tensors(path, {**tensors, **change}, {"head": json.dumps(HEAD)})
     with pytest.raises(InputError, match=message):
         SemanticIDs.load(path)
-    save_file(tensors, path, metadata={"head": json.dumps({**HEAD, "version": 2})})
+    write_tensors(path, tensors, {"head": json.dumps({**HEAD, "version": 2})})
     with pytest.raises(InputError, match="'version' is 2"):
         SemanticIDs.load(path)
 
 
 def test_a_model_checkpoint_is_not_a_table(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    save_file({"weight": np.zeros((2, 2), np.float32)}, path)
+    write_tensors(path, {"weight": np.zeros((2, 2), np.float32)})
     with pytest.raises(InputError, match="'weight', but must hold 'codes'"):
         SemanticIDs.load(path)
 

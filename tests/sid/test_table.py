@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -181,7 +182,9 @@ def test_files_give_back_the_same_table(base: SemanticIDs, rule: str, suffix: st
 def test_the_json_file_is_as_documented(tmp_path: Path) -> None:
     path = tmp_path / "sids.json"
     SIDS.save(path)
-    assert json.loads(path.read_text(encoding="utf-8")) == {
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    assert re.fullmatch(r"recbole_sid \S+ format 1 sha256:[0-9a-f]{64}", stored.pop("seal"))
+    assert stored == {
         "format": "recbole-sid",
         "version": 1,
         "collision": "none",
@@ -212,9 +215,14 @@ def test_the_error_of_a_file_names_it(tmp_path: Path) -> None:
     path = tmp_path / "edited.json"
     table({"x": [0, 3]}, (2, 4)).save(path)
     path.write_text(path.read_text().replace("[0, 3]", "[0, 4]"))
+    with pytest.raises(InputError, match=r"is damaged or was edited.*remove 'seal' if you changed"):
+        SemanticIDs.load(path)
+    edited = json.loads(path.read_text())
+    del edited["seal"]
+    path.write_text(json.dumps(edited))
     with pytest.raises(InputError, match=r"edited.json: item 'x' has the code 4 at level 2"):
         SemanticIDs.load(path)
     with pytest.raises(InputError, match=r"absent.json: cannot be read"):
         SemanticIDs.load(tmp_path / "absent.json")
-    with pytest.raises(InputError, match=r"absent.safetensors: cannot be read"):
+    with pytest.raises(InputError, match=r"absent.safetensors' cannot be read"):
         SemanticIDs.load(tmp_path / "absent.safetensors")

@@ -18,6 +18,7 @@ from recbole_sid.quick_start import checked_config
 from recbole_sid.tokenizer.rqkmeans import RQKMeans
 from recbole_sid.tuning import running, trial
 from tests.runs import CUT, SMALL, write_data
+from tests.sealing import write_json
 
 ROOT = Path(__file__).parents[2]
 SASREC = {**CUT, "hidden_size": 16, "inner_size": 16, "n_layers": 1, "eval_step": 1}
@@ -173,7 +174,7 @@ def test_a_process_that_fails_leaves_a_line(tmp_path, cache):
 
 
 def test_half_a_line_of_a_killed_process_is_passed_over(tmp_path):
-    (tmp_path / "validation.json").write_text('{"score": 0.5, "metrics": {"ndcg@10": 0.5}}')
+    write_json(tmp_path / "validation.json", {"score": 0.5, "metrics": {"ndcg@10": 0.5}})
     lines = [
         '{"epoch": 0, "current": 0.4}',
         '{"epoch": 1, "cur',

@@ -10,6 +10,7 @@ import yaml
 
 from recbole_sid import InputError, cli, tune
 from recbole_sid.resources import resource_dir
+from recbole_sid.run_folder import read_json
 from recbole_sid.tuning import hyper_tuning
 from recbole_sid.tuning.importance import importance
 from recbole_sid.tuning.journal import Record
@@ -17,6 +18,7 @@ from recbole_sid.tuning.plan import make_plan
 from recbole_sid.tuning.running import Interrupted
 from recbole_sid.tuning.space import Dimension, Space
 from tests.runs import CUT, SMALL, snapshot
+from tests.sealing import write_json
 
 SPACE = "learning_rate loguniform -7, -3\ndropout choice [0.0, 0.2, 0.4]\n"
 OUTPUTS = ("result.json", "trials.csv", "trials.md", "best.yaml")
@@ -164,8 +166,7 @@ def test_more_trials_go_on_where_fewer_ended(search, tmp_path):
 def test_the_files_say_the_same(search, tmp_path):
     result = search("files", Trials())
     assert (
-        json.loads((tmp_path / "files" / "result.json").read_text()) | {"folder": result["folder"]}
-        == result
+        read_json(tmp_path / "files" / "result.json", "") | {"folder": result["folder"]} == result
     )
     rows = list(csv.DictReader((tmp_path / "files" / "trials.csv").open()))
     assert [int(row["trial"]) for row in rows] == [trial["trial"] for trial in result["trials"]]
@@ -209,11 +210,11 @@ def test_a_changed_record_is_refused(search, tmp_path):
     search("record", Trials(), max_trials=2)
     file = tmp_path / "record" / "trials" / "0001.json"
     record = json.loads(file.read_text())
-    file.write_text(json.dumps(record | {"params": {"learning_rate": 1.0, "dropout": 0.0}}))
+    write_json(file, record | {"params": {"learning_rate": 1.0, "dropout": 0.0}})
     with pytest.raises(InputError, match=r"trial 1 in .*but the search now proposes"):
         search("record", Trials(), max_trials=2)
     file.write_text("{")
-    with pytest.raises(InputError, match=r"0001\.json' cannot be read"):
+    with pytest.raises(InputError, match=r"0001\.json' has no checksum .* remove it"):
         search("record", Trials(), max_trials=2)
 
 
