@@ -1,9 +1,10 @@
 """Load on the service of examples/serve.py over loopback, and the same requests without HTTP.
 
 Usage: python benchmarks/serve_load.py FOLDER [--requests 10000] [--clients 1,8] [--k 10]
-[--threads 2]; FOLDER is an export or a finished run. Prints JSON: for each number of clients
-p50 and p99 of a request, requests a second, errors, and the server's memory before and after.
-Needs Linux, where the memory of a process is read from /proc. Histories are of random items.
+[--threads 2] [--now SECONDS]; FOLDER is an export or a finished run. Prints JSON: for each number
+of clients p50 and p99 of a request, requests a second, errors, and the server's memory before and
+after. Needs Linux, where the memory of a process is read from /proc. Histories are of random
+items.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def main() -> int:
     parser.add_argument("--clients", default="1,8")
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2, help="of the server")
+    parser.add_argument("--now", type=float, help="the time that counts, where items come and go")
     options = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -52,11 +54,12 @@ def main() -> int:
         "beam_size": recommender.bundle.beam_size,
         "k": options.k,
         "load_seconds": round(loading, 3),
-        "in_process": in_process(recommender, histories, options.k),
+        "in_process": in_process(recommender, histories, options.k, options.now),
         "server_threads": options.threads,
         "http": [],
     }
-    bodies = [json.dumps({"history": each, "k": options.k}).encode() for each in histories]
+    rest = {"k": options.k} | ({} if options.now is None else {"now": options.now})
+    bodies = [json.dumps({"history": each, **rest}).encode() for each in histories]
     del recommender
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -88,11 +91,13 @@ def some_histories(recommender: Recommender, count: int) -> list[list[str]]:
     ]
 
 
-def in_process(recommender: Recommender, histories: list[list[str]], k: int) -> dict[str, float]:
+def in_process(
+    recommender: Recommender, histories: list[list[str]], k: int, now: float | None
+) -> dict[str, float]:
     seconds = []
     for history in histories:
         start = time.perf_counter()
-        recommender.recommend(history, k)
+        recommender.recommend(history, k, now=now)
         seconds.append(time.perf_counter() - start)
     return percentiles(seconds) | {"requests_a_second": round(len(seconds) / sum(seconds), 1)}
 
