@@ -499,6 +499,14 @@ BAD_WITHOUT_TRAINING = {
         "compare --models=SASRek,Pop --dataset=made --data_path=data",
         "model SASRek: unknown model 'SASRek'",
     ),
+    "a grid of tokenizers alone": (
+        "compare --tokenizers=rqkmeans,opq --dataset=made --data_path=data",
+        "--tokenizers is given without --generators",
+    ),
+    "a grid with a name of nobody": (
+        "compare --tokenizers=rqkmeans --generators=tigre --dataset=made --data_path=data",
+        "unknown generator 'tigre'",
+    ),
     "a flag without value": (f"{SUMMARIZE} --output=o.item --summary_model", "needs a value"),
 }
 

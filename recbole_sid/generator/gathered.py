@@ -8,7 +8,7 @@ such a sum or its derivative. Float32, whatever autocast says.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +43,7 @@ def bag_means(table: Tensor, bags: Bags) -> Tensor:
 
 class _InnerProducts(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query, table, rows, places):
+    def forward(ctx: Any, query: Tensor, table: Tensor, rows: Tensor, places: Tensor) -> Tensor:
         ctx.save_for_backward(query, table, rows, places)
         # The sum over bags is linear in its weights: its derivative by them, towards ``query``,
         # is the wanted product.
@@ -53,7 +53,7 @@ class _InnerProducts(torch.autograd.Function):
         return torch.autograd.grad(summed, weights, query)[0]
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         query, table, rows, places = ctx.saved_tensors
         grad = grad.contiguous()
         to_query = _weighted(table, places, rows, len(query), grad)
@@ -64,12 +64,19 @@ class _InnerProducts(torch.autograd.Function):
 
 class _BagMeans(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, table, rows, offsets, bag_of_row, share_of_row):
+    def forward(
+        ctx: Any,
+        table: Tensor,
+        rows: Tensor,
+        offsets: Tensor,
+        bag_of_row: Tensor,
+        share_of_row: Tensor,
+    ) -> Tensor:
         ctx.save_for_backward(bag_of_row, share_of_row)
         return F.embedding_bag(rows, table, offsets, mode="mean")
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         bag_of_row, share_of_row = ctx.saved_tensors
         shares = share_of_row.to(grad.dtype)
         to_table = F.embedding_bag(bag_of_row, grad, mode="sum", per_sample_weights=shares)

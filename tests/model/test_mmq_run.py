@@ -63,7 +63,13 @@ def test_mmq_runs_and_repeats_itself_from_the_cache(tmp_path: Path, cache, monke
     assert again["test_result"] == first["test_result"]
 
 
-def test_tokenize_gives_codes_to_items_held_out_of_the_fit(tmp_path: Path):
+def test_tokenize_gives_codes_to_items_held_out_of_the_fit(tmp_path: Path, monkeypatch):
+    fitted, assigned = [], []
+    fit, assign = MMQ.fit, MMQ.assign
+    monkeypatch.setattr(MMQ, "fit", lambda self, items: fitted.append(items) or fit(self, items))
+    monkeypatch.setattr(
+        MMQ, "assign", lambda self, items, w: assigned.append(items) or assign(self, items, w)
+    )
     without = {key: value for key, value in SMALL.items() if key != "epochs"}
     given = {**without, **MMQ_SMALL, **vectors(tmp_path), **image_vectors(tmp_path),
              "cache_dir": str(tmp_path / "cache"), "held_out_share": 0.3,
@@ -75,3 +81,8 @@ def test_tokenize_gives_codes_to_items_held_out_of_the_fit(tmp_path: Path):
     assert sids.n_base_levels == 5
     assert 0 < result["tokenizer_report"]["without"]["image"] < sids.n_items
     assert len(np.unique(sids.base_codes[:, 1])) > 1
+    # The items of the fit keep their behaviour when codes are assigned; the others have none.
+    kept = dict(zip(fitted[0].tokens, fitted[0].behaviour, strict=True))
+    assert np.any(fitted[0].behaviour)
+    for token, row in zip(assigned[0].tokens, assigned[0].behaviour, strict=True):
+        np.testing.assert_array_equal(row, kept.get(token, np.zeros_like(row)))

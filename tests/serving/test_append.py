@@ -22,6 +22,15 @@ from tests.runs import SMALL, snapshot, write_data
 N_ITEMS, N_NEW, WIDTH = 40, 6, 8
 NEW = [f"n{number}" for number in range(N_NEW)]
 RQKMEANS = {"tokenizer": "rqkmeans", "tokenizer_codebook_size": 4, "tokenizer_levels": 2}
+MMQ = {
+    "tokenizer": "mmq",
+    "tokenizer_epochs": 2,
+    "tokenizer_hidden_sizes": [16],
+    "tokenizer_shared_dim": 8,
+    "tokenizer_latent_dim": 8,
+    "behaviour_hidden_size": 8,
+    "behaviour_epochs": 2,
+}
 INTRR = {"item_embedding": False, "content_vectors": True}
 
 
@@ -64,6 +73,8 @@ def train(tmp_path_factory, cache):
     def run(name: str, model: str = "TIGER", **changes: Any) -> str:
         if name not in made:
             settings = given | {"output": str(folder / name)} | changes
+            if settings["tokenizer"] == "mmq":
+                del settings["tokenizer_levels"]
             if model == "IntRR":
                 for key in ("encoder_layers", "decoder_layers"):
                     del settings[key]
@@ -82,6 +93,20 @@ def new(tmp_path):
         "show_progress": False,
         **write_vectors(tmp_path / "new.npy", NEW),
     }
+
+
+def images(path: Path, tokens: list[str]) -> dict[str, str]:
+    """Image files of the items, which are their vectors."""
+    names = {"item_embedding_file": "item_image_file", "item_embedding_ids": "item_image_ids"}
+    return {names[key]: value for key, value in write_vectors(path, tokens).items()}
+
+
+def test_append_to_a_tokenizer_that_reads_images_beside_vectors(train, new, tmp_path):
+    old = [f"i{item}" for item in range(N_ITEMS)]
+    run = train("mmq", **MMQ, **images(tmp_path / "old-images.npy", old))
+    append(run, **new, **images(tmp_path / "new-images.npy", NEW))
+    sids = SemanticIDs.load(new["output"] / EXPORTED_SIDS)
+    assert sids.n_items == N_ITEMS + N_NEW
 
 
 def test_append_moves_nothing_and_recommends_at_once(train, new):
