@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -51,10 +51,10 @@ class Checkpoint:
         if not self.path.is_file():
             return None
         stored = load_state(self.path, device, DELETE)
-        if stored.get("of") != self.path.name:
+        state = stored.get("state")
+        if stored.get("of") != self.path.name or not isinstance(state, dict):
             raise InputError(f"'{self.path}' is the state of other work. Remedy: {DELETE}")
-        state: dict[str, Any] = stored["state"]
-        return state
+        return _State(state, self.path, DELETE)
 
     def save_when_due(self, state: Callable[[], dict[str, Any]]) -> None:
         """Write what ``state`` gives (tensors and plain data), unless it is too soon for it.
@@ -137,13 +137,46 @@ def load_state(path: Path, device: torch.device | str, remedy: str) -> dict[str,
     """
     seals.check(path, remedy)
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    # torch takes a file that is not its own for a pickle, and fails anywhere in it.
-    except (
-        pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError
-    ) as error:  # fmt: skip
+        _check_archive(path)
+        state = torch.load(path, map_location=device, weights_only=True)
+    # In a file that is made to harm, torch's unpickler fails anywhere and with anything.
+    except Exception as error:
         raise InputError(
             f"'{path}' is damaged, or holds more than tensors and plain data, which could run "
             f"code. Remedy: {remedy}"
         ) from error
-    return state
+    if not isinstance(state, dict):
+        raise InputError(f"'{path}' holds no state of ours. Remedy: {remedy}")
+    return _State(state, path, remedy)
+
+
+class _State(dict[str, Any]):
+    """What a file holds; what it lacks is an error that names the file."""
+
+    def __init__(self, state: dict[str, Any], path: Path, remedy: str):
+        super().__init__(state)
+        self._path, self._remedy = path, remedy
+
+    def __missing__(self, key: str) -> Any:
+        raise InputError(
+            f"'{self._path}' lacks {key!r}: it is the state of other work. Remedy: {self._remedy}"
+        )
+
+
+def _check_archive(path: Path) -> None:
+    """It is a zip archive as torch writes it: unpacked, it is no larger than it is.
+
+    Raises:
+        ValueError: it is packed, or its members are longer than the file: a bomb; or the name of
+            one leads out of the archive.
+        zipfile.BadZipFile: it is another file. Of these, torch would take some for bare pickles.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+    if packed or sum(member.file_size for member in members) > path.stat().st_size:
+        raise ValueError("the archive is packed")
+    for member in members:
+        name = PurePosixPath(member.filename.replace("\\", "/"))
+        if name.is_absolute() or ".." in name.parts:
+            raise ValueError(f"a member is called {member.filename!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import recbole
 from recbole.evaluator.register import metric_information, metric_types, metrics_dict
 from recbole.utils import (
@@ -27,6 +29,7 @@ from recbole_sid.items.prompt import Prompt, PromptSettings
 from recbole_sid.items.source import needed_columns, settings_of
 from recbole_sid.items.table import ItemFields
 from recbole_sid.items.vectors import VectorSettings
+from recbole_sid.limits import LONGEST_LINE
 from recbole_sid.model.behaviour import BehaviourSettings
 from recbole_sid.parsing import read_yaml
 from recbole_sid.registry import ComponentSpec, components
@@ -37,6 +40,8 @@ from recbole_sid.tokenizer.sid_file import SIDFile
 
 Settings = Mapping[str, Any]
 logger = logging.getLogger("recbole_sid")
+
+_MOST_SHOWN = 50  # columns in a message
 
 # Settings that RecBole reads although none of its yaml files has them.
 RECBOLE_KEYS = frozenset(
@@ -142,6 +147,42 @@ def check_stock_keys(given: Iterable[str], known: Iterable[str]) -> None:
                 key,
                 did_you_mean(key, {*known, *recbole_keys()}),
             )
+
+
+def check_stock_code(model: str, given: Settings) -> None:
+    """Refuse a text that one of RecBole's models would evaluate as Python.
+
+    KD_DAGFM takes ``teacher`` for an expression (kd_dagfm.py:44), which is meant to name one of the
+    networks in that file.
+    """
+    if model != "KD_DAGFM" or "teacher" not in given:
+        return
+    module = importlib.import_module("recbole.model.context_aware_recommender.kd_dagfm")
+    names = [
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, type) and value.__module__ == module.__name__ and name != model
+    ]
+    teacher = given["teacher"]
+    require(teacher in names, "teacher", teacher, "one of " + ", ".join(names))
+
+
+def check_stock_files(model: str, values: Settings) -> None:
+    """Refuse a file of the data set that one of RecBole's models would unpickle.
+
+    LDiffRec reads ``item_emb.npy`` beside the interactions with ``allow_pickle``
+    (ldiffrec.py:232), where an array of numbers needs none.
+    """
+    path = Path(values["data_path"]) / "item_emb.npy"
+    if model != "LDiffRec" or not path.is_file():
+        return
+    try:
+        np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"'{path}' is no array of numbers, or holds pickled objects, which could run code: "
+            "write it with numpy.save from a float array"
+        ) from error
 
 
 @cache
@@ -348,7 +389,14 @@ def check_interactions(settings: Settings) -> None:
         columns.append(settings["TIME_FIELD"])
     for file in files:
         check_columns(file, columns, settings["field_separator"])
-    loaded = (settings["load_col"] or {}).get("inter", columns)
+    chosen = settings["load_col"]
+    require(
+        chosen is None or isinstance(chosen, Mapping),
+        "load_col",
+        chosen,
+        "empty (~) or a mapping, such as {inter: [user_id, item_id, timestamp]}",
+    )
+    loaded = (chosen or {}).get("inter", columns)
     missing = [name for name in columns if loaded != "*" and name not in loaded]
     if missing:
         raise InputError(
@@ -399,7 +447,7 @@ def check_columns(file: Path, columns: Iterable[str], separator: str, remedy: st
     """Every column stands in the header of an atomic file, ``name:type`` a column."""
     try:
         with file.open(encoding="utf-8-sig") as lines:
-            header = lines.readline().rstrip("\r\n")
+            header = lines.readline(LONGEST_LINE).rstrip("\r\n")
     except FileNotFoundError as error:
         raise InputError(
             f"the data file '{file}' does not exist. Name the folder above '{file.parent.name}' "
@@ -411,7 +459,7 @@ def check_columns(file: Path, columns: Iterable[str], separator: str, remedy: st
     for column in columns:
         if column not in present:
             raise InputError(
-                f"'{file}' has no column '{column}'; it has {', '.join(present)}."
+                f"'{file}' has no column '{column}'; it has {', '.join(present[:_MOST_SHOWN])}."
                 f"{did_you_mean(column, present)}{remedy}"
             )
 

@@ -35,6 +35,7 @@ from torch.utils.tensorboard import SummaryWriter
 from recbole_sid import registry, seals
 from recbole_sid.checkpoint import load_state, save_state
 from recbole_sid.errors import InputError, did_you_mean
+from recbole_sid.items.interactions import check_rows
 from recbole_sid.splitting import parse_times, split_at
 from recbole_sid.versions import check_versions
 
@@ -179,19 +180,31 @@ def pretrained_loading() -> Iterator[None]:
 
 
 @contextmanager
-def tensorboard_in(folder: str | Path) -> Iterator[None]:
-    """TensorBoard events of trainers that are built in the block go into ``folder``.
+def tensorboard_in(folder: str | Path | None) -> Iterator[None]:
+    """TensorBoard events of trainers that are built in the block go into ``folder``, or nowhere.
 
     RecBole's trainers write into ``./log_tensorboard`` of the working directory, from inside their
     constructor (recbole/trainer/trainer.py:115, recbole/utils/utils.py:220), and offer no setting.
     """
     module = recbole.trainer.trainer
     before = module.get_tensorboard
-    module.get_tensorboard = lambda logger: SummaryWriter(str(folder))
+    module.get_tensorboard = lambda logger: (
+        _NoEvents() if folder is None else SummaryWriter(str(folder))
+    )
     try:
         yield
     finally:
         module.get_tensorboard = before
+
+
+class _NoEvents:
+    """What a trainer asks of a SummaryWriter, and nothing is written."""
+
+    def add_scalar(self, *args: Any) -> None: ...
+
+    def add_hparams(self, *args: Any) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @contextmanager
@@ -214,6 +227,7 @@ def texts_as_written() -> Iterator[None]:
 
 def _read_atomic_file(path: str, *, usecols: list[str], **given: Any) -> pd.DataFrame:
     """``pandas.read_csv`` for columns that are named ``name:type``."""
+    check_rows(path, usecols, given["delimiter"])
     missing = {
         column: list(STR_NA_VALUES) if column.endswith((":float", ":float_seq")) else [""]
         for column in usecols

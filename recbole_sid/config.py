@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import recbole.config
+import torch
 from recbole.utils import ModelType
 
-from recbole_sid import checks, registry, settings
+from recbole_sid import checks, distributed, registry, settings
 from recbole_sid.compat import get_model
 from recbole_sid.errors import InputError
 from recbole_sid.measures.report_settings import ReportSettings
@@ -74,6 +75,7 @@ _WITHOUT_EFFECT = frozenset(
         "output",
         "resume",
         "overwrite",
+        "strict",
         "cache_dir",
         "data_path",
         "gpu_id",
@@ -110,6 +112,9 @@ _OF_GENERATORS = frozenset(
     ]
 )
 MAX_HEADROOM = 4096
+_NAME = re.compile(r"(?!\.{1,2}$)[^/\\\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_MOST_NAME = 180  # with the endings of its files it must fit into a file name, 255 bytes
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,7 @@ class RunSettings:
     output: str | None
     resume: bool
     overwrite: bool
+    strict: bool
     cache_dir: str | None
     collision: Literal["dedup", "none", "reassign_last", "nearest_free", "random_free"]
     collision_capacity: int
@@ -126,6 +132,10 @@ class RunSettings:
     split_times: Any
 
     def __post_init__(self) -> None:
+        for key in ("output", "cache_dir"):
+            name = getattr(self, key)
+            plain = name is None or not _CONTROL.search(name)
+            settings.require(plain, key, name, "a path without control characters")
         parse_times(self.split_times)
         capacity, headroom = self.collision_capacity, self.collision_headroom
         settings.require(capacity >= 1, "collision_capacity", capacity, "at least 1")
@@ -313,10 +323,15 @@ class Config(recbole.config.Config):
         if dataset is None:
             raise InputError("no dataset is given: name one with --dataset, for example ml-100k")
         # The name becomes part of file names, so it must not lead to another folder.
-        if not isinstance(dataset, str) or not re.fullmatch(r"(?!\.{1,2}$)[^/\\\0]+", dataset):
+        if not isinstance(dataset, str) or not _NAME.fullmatch(dataset):
             raise InputError(
                 f"dataset name {dataset!r} is not valid: give the name of the folder alone, and "
                 "the folder above it as --data_path"
+            )
+        if len(dataset.encode("utf-8", "surrogatepass")) > _MOST_NAME:
+            raise InputError(
+                f"dataset name '{dataset[:20]}…' is too long for the names of its files: at most "
+                f"{_MOST_NAME} bytes"
             )
         if isinstance(model, str):
             return model, get_model(model), dataset
@@ -389,6 +404,7 @@ class Config(recbole.config.Config):
         spec = self.model_spec
         if spec is None:
             checks.check_stock_keys(external, known)
+            checks.check_stock_code(self.model, external)
         else:
             for key in external:
                 if key in _COMMAND_OF and key not in internal:
@@ -402,6 +418,11 @@ class Config(recbole.config.Config):
                         f"'{self.model}', which has no generator: remove it"
                     )
             checks.check_keys(external, known, _chosen(spec, internal))
+        for key in ("data_path", *INPUT_FILES):
+            if isinstance(external.get(key), str) and _CONTROL.search(external[key]):
+                raise InputError(
+                    f"setting '{key}' is {external[key]!r}, but a path has no control characters"
+                )
         if "checkpoint_dir" in external:
             raise InputError(
                 "setting 'checkpoint_dir' is not used: checkpoints lie in the folder of the run, "
@@ -440,6 +461,31 @@ class Config(recbole.config.Config):
         with _recbole_complaints():
             super()._set_eval_neg_sample_args(phase)
 
+    def _init_device(self) -> None:
+        """RecBole's choice. Of several processes each has a GPU of its own, and the first alone
+        shows progress and keeps records."""
+        final = self.final_config_dict
+        if "local_rank" in final and (self.model_spec is not None or "nproc" not in final):
+            raise InputError(
+                "setting 'local_rank' is of RecBole's own way to run in several processes: leave "
+                "it out, and start them with torchrun --nproc-per-node=N"
+            )
+        super()._init_device()
+        world = distributed.current()
+        if world.alone:
+            return
+        if final["device"].type == "cuda":
+            n_gpus = torch.cuda.device_count()
+            if world.local_size > n_gpus:
+                raise InputError(
+                    f"{world.local_size} processes on a machine with {n_gpus} GPUs: start as many "
+                    "as there are GPUs at most, or set gpu_id: '' to work on the processor"
+                )
+            final["device"] = torch.device("cuda", world.local_rank)
+        if not world.leads:
+            for key in ("show_progress", "log_wandb", "save_dataset", "save_dataloaders"):
+                final[key] = False
+
     def _check(self, stage_1: bool) -> None:
         """All checks that need the complete settings."""
         final = self.final_config_dict
@@ -461,6 +507,8 @@ class Config(recbole.config.Config):
             if self.stage_2_spec.kind == "generator" and not self._measures:
                 checks.check_pair(self.tokenizer_spec, self.generator_spec)
         checks.check_interactions(final)
+        if self.model_spec is None:
+            checks.check_stock_files(self.model, final)
         if self.model_spec is not None and stage_1:
             checks.check_items(final, self.tokenizer_spec.cls)
 

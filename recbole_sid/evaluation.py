@@ -21,6 +21,7 @@ from recbole.evaluator.base_metric import TopkMetric
 from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
+from recbole_sid import distributed
 from recbole_sid.comparison.outcomes import Outcomes
 from recbole_sid.compat import FixedCollector
 from recbole_sid.errors import InputError
@@ -86,6 +87,9 @@ class TopKCollector(RecordingCollector):
     all orders. A row is collected once for each rank that the target may have, with weight 1/c.
 
     A target of item 0 stands for one that was left out of the list: it hits nothing.
+
+    Of several processes each collects its own batches (None stands for a batch of another one);
+    :meth:`get_data_struct` brings all rows to the first, in the order of the split.
     """
 
     def __init__(self, config: Config, catalogue: Catalogue):
@@ -100,8 +104,14 @@ class TopKCollector(RecordingCollector):
         return self.catalogue.node_of_item[:, self.catalogue.n_base_levels - 1]
 
     def eval_batch_collect(
-        self, scores_tensor: Tensor | Ranked, interaction, positive_u: Tensor, positive_i: Tensor
+        self,
+        scores_tensor: Tensor | Ranked | None,
+        interaction,
+        positive_u: Tensor,
+        positive_i: Tensor,
     ) -> None:
+        if scores_tensor is None:
+            return
         if not isinstance(scores_tensor, Ranked):
             super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
             return
@@ -127,10 +137,27 @@ class TopKCollector(RecordingCollector):
             self.record(interaction, next_items, torch.where(found, first + 1, 0), ties, items)
 
     def get_data_struct(self) -> DataStruct:
+        self._bring_together()
         struct = super().get_data_struct()
         if "rec.weight" in self.data_struct:
             del self.data_struct["rec.weight"]
         return struct
+
+    def _bring_together(self) -> None:
+        """The rows of all processes to the first one; the others are left with none."""
+        world = distributed.current()
+        if world.alone:
+            return
+        held = self.data_struct._data_dict  # besides the rows, counts of the training split
+        for name in world.told([name for name in held if isinstance(held[name], Tensor)]):
+            rows = held.pop(name, None)
+            rows = world.collected(None if rows is None else rows.cpu())
+            if rows is not None:
+                held[name] = rows
+        for parts_of in (self._extra, self.recorded or {}):
+            for name, parts in parts_of.items():
+                rows = world.collected(torch.cat(parts) if parts else None)
+                parts_of[name] = [] if rows is None else [rows]
 
     def sid_metrics(self) -> dict[str, float]:
         """SID-level figures of what was collected since the last call, and start anew.
@@ -212,6 +239,8 @@ class WeightedEvaluator(Evaluator):
         }
 
     def evaluate(self, dataobject: DataStruct) -> OrderedDict:
+        if not distributed.current().leads:
+            return OrderedDict()  # the first process has the rows
         weights = dataobject.get("rec.weight").numpy() if "rec.weight" in dataobject else None
         if weights is not None and (weights == 1).all():
             weights = None  # RecBole's own mean, to the last digit

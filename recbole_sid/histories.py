@@ -15,6 +15,7 @@ import numpy as np
 
 from recbole_sid.errors import InputError, did_you_mean
 from recbole_sid.files import written_whole
+from recbole_sid.limits import LONGEST_SHOWN, bounded_lines, shown
 
 FORMATS = (".jsonl", ".tsv")
 _HEADER = ("user", "rank", "item", "score")
@@ -36,26 +37,31 @@ def read_histories(path: str | Path) -> dict[str, list[str]]:
     """
     path = Path(path)
     parse = {".jsonl": _json_line, ".tsv": _tsv_line}[_format(path, "histories")]
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the histories '{path}' cannot be read: {error}") from error
     histories: dict[str, list[str]] = {}
     line_of: dict[str, int] = {}
-    # str.splitlines would also break at characters that may stand inside a token.
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in _lines(path):
         if not line.strip() or (number == 1 and path.suffix == ".tsv" and _is_header(line)):
             continue
         try:
             user, history = parse(line)
             if user in line_of:
-                raise InputError(f"user {user!r} stands in line {line_of[user]} already")
+                raise InputError(f"user {shown(user)} stands in line {line_of[user]} already")
         except InputError as error:
             raise InputError(f"'{path}', line {number}: {error}") from error
         histories[user], line_of[user] = history, number
     if not histories:
         raise InputError(f"'{path}' holds no history")
     return histories
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines with their numbers, without line feeds; the file is never read as a whole."""
+    try:
+        with path.open("rb") as file:
+            for number, raw in bounded_lines(file, f"the histories '{path}'"):
+                yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the histories '{path}' cannot be read: {error}") from error
 
 
 def check_output(
@@ -132,7 +138,8 @@ def _json_line(line: str) -> tuple[str, list[str]]:
         raise InputError('must be an object, {"user": "u1", "history": ["i1", "i2"]}')
     for key in value:
         if key not in _KEYS:
-            raise InputError(f"unknown key {key!r}.{did_you_mean(key, _KEYS)} Known: user, history")
+            near = did_you_mean(key[:LONGEST_SHOWN], _KEYS)
+            raise InputError(f"unknown key {shown(key)}.{near} Known: user, history")
     for key in _KEYS:
         if key not in value:
             raise InputError(f"has no key '{key}'")
@@ -147,6 +154,8 @@ def _json_line(line: str) -> tuple[str, list[str]]:
 
 
 def _tsv_line(line: str) -> tuple[str, list[str]]:
+    if "\r" in line:
+        raise InputError("holds a carriage return: end lines by line feeds")
     cells = line.split("\t")
     if len(cells) != 2:
         raise InputError(f"has {len(cells)} cells, but must be user<TAB>item item …")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from recbole_sid import checks, registry
+from recbole_sid import checks, distributed, registry
 from recbole_sid.errors import InputError, did_you_mean, preview
 from recbole_sid.memory import keep_freed_memory
 from recbole_sid.model.exclusion import Spans
@@ -198,6 +198,8 @@ def _without_unknown(ids: np.ndarray, lengths: np.ndarray) -> Spans:
 def evaluate(run_folder: str | Path, **settings: Any) -> dict[str, Any]:
     """Score a finished run of ours again on validation and test; nothing is trained or replaced.
 
+    Under ``torchrun`` all processes call it alike, share the users, and get the result.
+
     Args:
         run_folder: the run's; its dataset must lie where it lay.
         settings: evaluation settings that are to differ from the run's: ``topk``, ``metrics``,
@@ -214,7 +216,11 @@ def evaluate(run_folder: str | Path, **settings: Any) -> dict[str, Any]:
         InputError: not a run of ours, a setting is unknown or no evaluation setting, or a value is
             out of bounds.
     """
-    folder = require_finished(Path(run_folder))
+    with distributed.joined():
+        return _evaluate(require_finished(Path(run_folder)), settings)
+
+
+def _evaluate(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     stored = read_yaml(folder / CONFIG)
     if "generator" not in stored:
         raise InputError(
@@ -231,8 +237,9 @@ def evaluate(run_folder: str | Path, **settings: Any) -> dict[str, Any]:
     columns = checks.measured(merged, ours=True)
     # It only chose the best epoch, and must be one of what is measured now.
     valid_metric = merged["valid_metric"]
-    changes = settings | {
-        "valid_metric": valid_metric if valid_metric.lower() in columns else columns[0]
+    changes = {
+        **settings,
+        "valid_metric": valid_metric if valid_metric.lower() in columns else columns[0],
     }
     keep_freed_memory()
     config, model, _, train_data, valid_data, test_data = open_run(folder / WEIGHTS, changes)
@@ -240,6 +247,7 @@ def evaluate(run_folder: str | Path, **settings: Any) -> dict[str, Any]:
         config["checkpoint_dir"] = nothing_kept  # RecBole's trainers open event files there
         trainer = trainer_class(config)(config, model)
         trainer.splits = (train_data.dataset, valid_data.dataset)
+        trainer.eval_collector.data_collect(train_data)  # for metrics that count items
         results = [
             trainer.evaluate(
                 data, load_best_model=False, show_progress=bool(config["show_progress"])

@@ -16,19 +16,22 @@ from recbole.data.dataloader.general_dataloader import FullSortEvalDataLoader
 from recbole.data.dataset import Dataset
 from recbole.utils import EvaluatorType, init_seed
 
-from recbole_sid import compat, run_folder
+from recbole_sid import compat, distributed, run_folder
 from recbole_sid.comparison.outcomes import save_outcomes
 from recbole_sid.config import Config
+from recbole_sid.distributed import World
 from recbole_sid.errors import InputError
 from recbole_sid.evaluation import RecordingCollector
 from recbole_sid.items.vectors import load_item_vectors, save_item_vectors
 from recbole_sid.logs import RunLog, logging_run
 from recbole_sid.memory import keep_freed_memory, peak_memory_mb
 from recbole_sid.model.recommender import SIDRecommender
+from recbole_sid.out_of_memory import ITEMS, RANKING, TRAINING, memory_for
 from recbole_sid.ranking.base import ClickModel
 from recbole_sid.settings import build
 from recbole_sid.sid.quality import quality
 from recbole_sid.sid.table import SemanticIDs
+from recbole_sid.tokenizer.pipeline import item_vectors
 from recbole_sid.tokenizer.stored_weights import save_tokenizer_weights
 from recbole_sid.trainer import (
     SIDTrainer,
@@ -61,6 +64,9 @@ def run(
 ) -> dict[str, Any]:
     """Train and test one model, ours or RecBole's; everything it makes is in one folder.
 
+    Under ``torchrun`` all processes call it alike (:mod:`recbole_sid.distributed`); models that
+    generate are trained and tested in several. The result is given to all.
+
     Args:
         model: ``TIGER``, ``SASRec`` …; None takes it from the other sources.
         dataset: a folder of atomic files in ``data_path``, or ``ml-100k``.
@@ -74,58 +80,62 @@ def run(
         ``valid_score_bigger``, ``best_valid_result``, ``test_result``) and ``sid`` (quality of the
         SIDs), ``trained_in`` (float32 or bfloat16), ``parameters``, ``run_folder``, ``timing`` and
         what identifies the run (``model``, ``dataset``, ``settings_hash``, ``data_hash``,
-        ``inputs_hash``, ``recbole_sid``).
+        ``inputs_hash``, ``recbole_sid``; ``processes``, where they were several).
         ``best_valid_score`` is None when nothing was validated.
 
     Raises:
         InputError: bad input, before anything is trained or overwritten.
     """
-    config = checked_config(model, dataset, config_file_list, config_dict, command_line)
-    config["checkpoint_dir"] = str(config.run_folder)
-    _refuse_what_run_lacks(config)
-    with run_folder.claimed(config.run_folder):
-        finished = run_folder.stored_result(config)
-        if finished is not None:
-            return finished
-        keep_freed_memory()
-        with logging_run() as log:
-            return _run(config, log, saved)
+    with distributed.joined() as world:
+        config = checked_config(model, dataset, config_file_list, config_dict, command_line)
+        config["checkpoint_dir"] = str(config.run_folder)
+        _refuse_what_run_lacks(config, world)
+        with run_folder.claimed(config.run_folder):
+            finished = world.first(lambda: run_folder.stored_result(config))
+            if finished is not None:
+                return finished
+            keep_freed_memory()
+            with logging_run() as log:
+                return _run(config, log, saved, world)
 
 
-def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
+def _run(config: Config, log: RunLog, saved: bool, world: World) -> dict[str, Any]:
     clock = Clock()
     with clock("data"):
         # Before the files can change under a long run.
-        hashes = {
-            "data_hash": run_folder.data_hash(config),
-            "inputs_hash": run_folder.inputs_hash(config),
-        }
+        hashes = world.first(
+            lambda: {
+                "data_hash": run_folder.data_hash(config),
+                "inputs_hash": run_folder.inputs_hash(config),
+            }
+        )
         init_seed(config["seed"], config["reproducibility"])
         data, loaders = read_data(config)
         train_data, valid_data, test_data = loaders
-    with clock("tokenize"):
+    values = config.final_config_dict
+    folder = config.run_folder
+    state_file = folder / run_folder.STATE
+    resuming = world.first(lambda: config.run.resume and state_file.is_file())
+    with clock("tokenize"), memory_for("stage 1, items and their SIDs", ITEMS, values):
+        _encode_together(config, data, world)
         init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-        recommender = compat.get_model(config["model"])(config, train_data.dataset)
-        recommender = recommender.to(config["device"])
-    state_file = config.run_folder / run_folder.STATE
-    resuming = config.run.resume and state_file.is_file()
-    if resuming:
-        state = read_state(state_file, config, recommender)
-        sequences = TrainingData(train_data.dataset, config, recommender)
-        check_sequences(state, sequences, state_file)
-    # Bad input has been refused by now: only from here on is anything written.
-    folder = run_folder.start(config)
-    log.write_to(folder / run_folder.LOG)
-    logger.info("%s on %s, run folder %s", config["model"], config["dataset"], folder)
-    logger.info(data)
-    if isinstance(recommender, SIDRecommender) and (vectors := recommender.vectors) is not None:
-        save_item_vectors(folder / run_folder.VECTORS, vectors, recommender.sids.tokens)
-    if isinstance(recommender, (SIDRecommender, ClickModel)):
-        recommender.sids.save(folder / run_folder.SIDS)
-        if (made := recommender.embeddings) is not None:
-            save_item_vectors(folder / run_folder.EMBEDDINGS, made, recommender.sids.tokens)
-        if (weights := recommender.tokenizer_weights) is not None:
-            save_tokenizer_weights(folder / run_folder.TOKENIZER, weights)
+        if world.leads:
+            recommender = compat.get_model(config["model"])(config, train_data.dataset)
+            recommender = recommender.to(config["device"])
+    if world.leads:
+        if resuming:
+            state = read_state(state_file, config, recommender)
+            sequences = TrainingData(train_data.dataset, config, recommender)
+            check_sequences(state, sequences, state_file)
+        # Bad input has been refused by now: only from here on is anything written.
+        run_folder.start(config)
+        log.write_to(folder / run_folder.LOG)
+        logger.info("%s on %s, run folder %s", config["model"], config["dataset"], folder)
+        logger.info(data)
+        _save_stage_1(folder, recommender)
+    world.meet()
+    if not world.leads:
+        recommender = _stored_recommender(config, train_data.dataset)
     n_parameters = sum(p.numel() for p in recommender.parameters() if p.requires_grad)
     logger.info("Stage 2: %s, %s parameters", config["model"], f"{n_parameters:,}")
     trainer = trainer_class(config)(config, recommender)
@@ -136,15 +146,18 @@ def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
     if resuming:
         trainer.resume_checkpoint(state_file)
     show = bool(config["show_progress"])
-    with clock("train"):
+    stage_2 = memory_for("stage 2, training", (*TRAINING, *RANKING), values)
+    with clock("train"), stage_2, _nan_told(config, trainer):
         best_score, best_result = trainer.fit(
             train_data, valid_data, saved=saved, show_progress=show
         )
     recording = _has_one_target_a_row(test_data)
-    with clock("test"):
+    with clock("test"), memory_for("the test", RANKING, values):
         if recording:
             trainer.eval_collector.start_recording()
         test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=show)
+    if not world.leads:
+        return world.told()
     result: dict[str, Any] = {
         # RecBole's score is infinite when nothing was validated (eval_step: 0).
         "best_valid_score": float(best_score) if np.isfinite(best_score) else None,
@@ -158,6 +171,8 @@ def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
     if isinstance(trainer, SIDTrainer):
         # precision: auto means another type on another processor.
         result["trained_in"] = str(trainer.dtype).removeprefix("torch.")
+    if not world.alone:
+        result["processes"] = world.size
     identity = {
         "model": config["model"],
         "dataset": config["dataset"],
@@ -176,7 +191,71 @@ def _run(config: Config, log: RunLog, saved: bool) -> dict[str, Any]:
     logger.info("best valid: %s", result["best_valid_result"])
     logger.info("test: %s", result["test_result"])
     logger.info("seconds: %s, results in %s", timing["seconds"], folder)
-    return result | {"run_folder": str(folder), "timing": timing}
+    return world.told(result | {"run_folder": str(folder), "timing": timing})
+
+
+def _encode_together(config: Config, data: Dataset, world: World) -> None:
+    """Several processes encode the item texts that stage 1 needs, each its share of them.
+
+    Stage 1 itself is then the first one's work, and finds them in the cache.
+    """
+    if world.alone or config["item_embedding_file"] is not None:
+        return
+    if config.tokenizer_spec.cls.needs_vectors or _needs_vectors(config):
+        item_vectors(config, _item_tokens(config, data), world)
+
+
+def _item_tokens(config: Config, data: Dataset) -> tuple[str, ...]:
+    return tuple(data.field2id_token[config["ITEM_ID_FIELD"]][1:].tolist())
+
+
+def _save_stage_1(folder: Path, recommender: Any) -> None:
+    """What stage 1 has made, in the files that :func:`_stored_recommender` reads."""
+    if isinstance(recommender, SIDRecommender) and (vectors := recommender.vectors) is not None:
+        save_item_vectors(folder / run_folder.VECTORS, vectors, recommender.sids.tokens)
+    if isinstance(recommender, (SIDRecommender, ClickModel)):
+        recommender.sids.save(folder / run_folder.SIDS)
+        if (made := recommender.embeddings) is not None:
+            save_item_vectors(folder / run_folder.EMBEDDINGS, made, recommender.sids.tokens)
+        if (weights := recommender.tokenizer_weights) is not None:
+            save_tokenizer_weights(folder / run_folder.TOKENIZER, weights)
+
+
+def _stored_recommender(config: Config, training: Dataset) -> Any:
+    """The model with the SIDs of its folder, and the vectors where it needs some; not trained."""
+    assert config.model_spec is not None
+    folder = config.run_folder
+    given: dict[str, Any] = {"sids": SemanticIDs.load(folder / run_folder.SIDS)}
+    if _needs_vectors(config):
+        tokens = _item_tokens(config, training)
+        given["vectors"] = load_item_vectors(folder / run_folder.VECTORS, None, tokens)
+    model = config.model_spec.recommender(config, training, **given)
+    return model.to(config["device"])
+
+
+def _needs_vectors(config: Config) -> bool:
+    """Whether the generator of one of our models reads the items' vectors."""
+    assert config.model_spec is not None
+    if config.model_spec.generator is None:
+        return False
+    return bool(config.generator_spec.cls.needs_vectors(config.generator_settings))
+
+
+@contextmanager
+def _nan_told(config: Config, trainer: Any) -> Iterator[None]:
+    """What to do about a loss that is NaN, which RecBole only reports (trainer.py:346)."""
+    try:
+        yield
+    except ValueError as error:
+        if str(error) != "Training loss is nan":
+            raise
+        kept = "No weights were saved yet"
+        if Path(trainer.saved_model_file).is_file():
+            kept = f"Weights of an earlier epoch are in '{trainer.saved_model_file}'"
+        raise InputError(
+            f"stage 2, training of {config['model']}: the loss is nan. Lower learning_rate "
+            f"({config['learning_rate']}), or set clip_grad_norm: {{max_norm: 1.0}}. {kept}"
+        ) from error
 
 
 def _has_one_target_a_row(loader: Any) -> bool:
@@ -194,11 +273,20 @@ def checked_config(*args: Any, **kwargs: Any) -> Config:
     return config
 
 
-def _refuse_what_run_lacks(config: Config) -> None:
+def _refuse_what_run_lacks(config: Config, world: World) -> None:
     for key in ("nproc", "world_size"):
         count = config[key]
         if isinstance(count, int) and count > 1:
-            raise InputError(f"setting '{key}' is {count}, but recbole_sid runs in one process")
+            raise InputError(
+                f"setting '{key}' is {count}, but several processes are started by torchrun, for "
+                f"models that generate: leave it out, and run torchrun --nproc-per-node={count}"
+            )
+    generates = config.model_spec is not None and config.model_spec.generator is not None
+    if not world.alone and not generates:
+        raise InputError(
+            f"model '{config['model']}' runs in one process, but torchrun has started "
+            f"{world.size}: start it without torchrun. Models that generate run in several"
+        )
     if config.run.resume and (config.model_spec is None or config.model_spec.generator is None):
         raise InputError(
             f"--resume goes on with models that generate, but '{config['model']}' is not one: "
@@ -288,15 +376,9 @@ def open_run(model_file: str | Path, changes: Mapping[str, Any]) -> tuple[Any, .
     compat.numpy_aliases()
     init_seed(config["seed"], config["reproducibility"])
     dataset, loaders = read_data(config)
-    sids = SemanticIDs.load(folder / run_folder.SIDS)
-    given: dict[str, Any] = {"sids": sids}
-    generates = config.model_spec.generator is not None
-    if generates and config.generator_spec.cls.needs_vectors(config.generator_settings):
+    if _needs_vectors(config):
         require_finished(folder, run_folder.VECTORS)
-        tokens = dataset.field2id_token[config["ITEM_ID_FIELD"]][1:].tolist()
-        given["vectors"] = load_item_vectors(folder / run_folder.VECTORS, None, tuple(tokens))
-    model = config.model_spec.recommender(config, loaders[0].dataset, **given)
-    model = model.to(config["device"])
+    model = _stored_recommender(config, loaders[0].dataset)
     load_weights(model, model_file)
     model.eval()
     return config, model, dataset, *loaders

@@ -241,6 +241,7 @@ def _table() -> _Table:
 def _builtins() -> None:
     """Fill the table with what this package brings."""
     from recbole_sid.generator.diffgrm import DiffGRM
+    from recbole_sid.generator.duet import Duet
     from recbole_sid.generator.h2rec import H2Rec
     from recbole_sid.generator.intrr import IntRR
     from recbole_sid.generator.tiger import Tiger
@@ -275,6 +276,7 @@ def _builtins() -> None:
         "intrr": IntRR,
         "diffgrm": DiffGRM,
         "h2rec": H2Rec,
+        "duet": Duet,
     }
     for name, generator_class in generators.items():
         register_generator(name, generator_class, root / "generator" / f"{name}.yaml")
@@ -290,6 +292,7 @@ def _builtins() -> None:
         ("MMQv2", "mmq", "tiger", "TIGER", "MMQ-v2 (arXiv 2510.25622)"),
         ("DiffGRM", "opq", "diffgrm", "DiffGRM", "DiffGRM (arXiv 2510.21805)"),
         ("H2Rec", "rqvae", "h2rec", "H2Rec", "H2Rec (arXiv 2512.10388)"),
+        ("Duet", "rqvae", "duet", "Duet", "of this package"),
     ):
         register_model(
             name,

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from recbole_sid import seals
+from recbole_sid import distributed, seals
 from recbole_sid.config import INPUT_FILES, Config
 from recbole_sid.errors import InputError, preview
 from recbole_sid.files import REMEDY, remove_leftovers
@@ -49,12 +49,13 @@ _AGAIN = "run it again, with --overwrite"
 def claimed(folder: Path) -> Iterator[None]:
     """Have an output folder to oneself, from the first second on.
 
-    A folder that may only be read is not locked: no other process can write there either.
+    A folder that may only be read is not locked: no other process can write there either. Of the
+    processes of one run the first has it.
 
     Raises:
         InputError: another process works in it.
     """
-    if not os.access(_nearest(folder), os.W_OK | os.X_OK):
+    if not distributed.current().leads or not os.access(_nearest(folder), os.W_OK | os.X_OK):
         yield
         return
     with locked(folder / LOCK, f"the folder '{folder}'", "wait for it, or name another --output"):

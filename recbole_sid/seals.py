@@ -33,9 +33,11 @@ KEY = "seal"
 FORMAT = 1
 
 _DIGITS = 64
-_PATTERN = re.compile(rb"recbole_sid ([!#-~]+) format (\d+) sha256:([0-9a-f]{%d})" % _DIGITS)
+_PATTERN = re.compile(rb"recbole_sid ([!#-~]+) format (\d{1,9}) sha256:([0-9a-f]{%d})" % _DIGITS)
 _TAIL = 256
 _CHUNK = 2**20
+# Bytes, as the library that reads safetensors has it.
+_LONGEST_HEADER = 100_000_000
 
 
 class Seal(NamedTuple):
@@ -133,7 +135,8 @@ def _header_length(file: BinaryIO) -> int:
     start = file.read(9)
     length = int.from_bytes(start[:8], "little")
     # No other file of ours begins like that: read as a number, text is far above its own length.
-    return length if start[8:] == b"{" and length <= size - 8 else 0
+    whole = start[8:] == b"{" and length <= min(size - 8, _LONGEST_HEADER)
+    return length if whole else 0
 
 
 def _sort_metadata(file: BinaryIO) -> None:

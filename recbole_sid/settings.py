@@ -8,14 +8,17 @@ the dataclass, checks each value against its annotation, and leaves bounds to ``
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from recbole_sid.errors import InputError
+from recbole_sid.errors import InputError, short
 
 T = TypeVar("T")
+
+_MOST = 2**63  # numpy and torch hold no more
 
 
 def build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
@@ -51,7 +54,7 @@ def require(condition: bool, key: str, value: object, bound: str, remedy: str = 
     """Unless ``condition``: :class:`InputError` "``key`` is ``value``, but must be ``bound``"."""
     if not condition:
         end = f". {remedy}" if remedy else ""
-        raise InputError(f"setting '{key}' is {value!r}, but must be {bound}{end}")
+        raise InputError(f"setting '{key}' is {short(value)}, but must be {bound}{end}")
 
 
 def _coerce(key: str, value: Any, hint: Any) -> Any:
@@ -73,7 +76,7 @@ def _coerce(key: str, value: Any, hint: Any) -> Any:
                 return _coerce(key, value, option)
             except InputError:
                 continue
-        raise InputError(f"setting '{key}' is {value!r}, but must be {_describe(hint)}")
+        raise InputError(f"setting '{key}' is {short(value)}, but must be {_describe(hint)}")
     if origin in (list, tuple):
         require(isinstance(value, (list, tuple)), key, value, _describe(hint))
         element = (typing.get_args(hint) or (Any,))[0]
@@ -84,6 +87,8 @@ def _coerce(key: str, value: Any, hint: Any) -> Any:
     if hint is float:
         ok = isinstance(value, (int, float)) and not isinstance(value, bool)
         require(ok, key, value, "a number")
+        # NaN fails the comparison; a whole number may be beyond what a float holds.
+        require(abs(value) <= sys.float_info.max, key, value, "finite")
         return float(value)
     if hint is int:
         # 1e3 arrives as a float from YAML; a whole number in any spelling is accepted.
@@ -92,6 +97,7 @@ def _coerce(key: str, value: Any, hint: Any) -> Any:
         require(
             isinstance(value, int) and not isinstance(value, bool), key, value, "a whole number"
         )
+        require(abs(value) < _MOST, key, value, f"a whole number below {_MOST}")
         return value
     if hint is bool:
         require(isinstance(value, bool), key, value, "true or false")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_sid.errors import InputError
+from recbole_sid.escaping import in_csv, in_markdown
 from recbole_sid.files import written_whole
 from recbole_sid.run_folder import write_json
 
@@ -60,7 +61,7 @@ def table(result: dict[str, Any]) -> str:
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(names)
-    writer.writerows([row.get(name, "") for name in names] for row in rows)
+    writer.writerows([in_csv(row.get(name, "")) for name in names] for row in rows)
     return lines.getvalue()
 
 
@@ -68,7 +69,7 @@ def markdown(result: dict[str, Any]) -> str:
     """The whole report."""
     sets, k = result["sets"], result["settings"]["report_neighbours"]
     parts = [
-        f"# Semantic IDs of {result['dataset']}",
+        f"# Semantic IDs of {in_markdown(result['dataset'])}",
         f"{result['items']:,} items, of {result['items_in_data']:,} in the data. All figures but "
         "those after the collision rule are of the codes without a dedup digit. A published file "
         "tells no collision rule, and the size of a level is its largest code + 1. None of the "
@@ -197,7 +198,7 @@ def _grid(sets: Sequence[Entry], rows: Sequence[Row]) -> str:
     ]
     if not lines:
         return "Not measured: see below, what is left out."
-    head = ["", *(_cell(entry["label"]) for entry in sets)]
+    head = ["", *(in_markdown(entry["label"]) for entry in sets)]
     aligned = ["---", *["---:"] * len(sets)]
     return "\n".join(f"| {' | '.join(line)} |" for line in [head, aligned, *lines])
 
@@ -212,17 +213,13 @@ def _spelled(value: Any) -> str:
     return f"{value:.1e}" if 0 < value < 0.001 else f"{value:.4f}"
 
 
-def _cell(text: str) -> str:
-    """Text that cannot end a cell or a line."""
-    return " ".join(text.split()).replace("|", "\\|")
-
-
 def _groups(entry: Entry) -> Iterator[str]:
-    yield f"### {_cell(entry['label'])}"
+    yield f"### {in_markdown(entry['label'])}"
     lines = []
     for found in entry["largest_groups"]:
-        names = [_cell(name) for name in found["items"]]
-        short = [f"{n[: TITLE_LETTERS - 1]}…" if len(n) > TITLE_LETTERS else n for n in names]
+        names = found["items"]
+        cut = [f"{n[: TITLE_LETTERS - 1]}…" if len(n) > TITLE_LETTERS else n for n in names]
+        short = [in_markdown(name) for name in cut]
         more = "; …" if found["size"] > len(names) else ""
         sid = "-".join(map(str, found["sid"]))
         lines.append(f"- {found['size']} items, {sid}: {'; '.join(short)}{more}")
@@ -249,7 +246,7 @@ def _related(result: dict[str, Any]) -> list[str]:
     return [
         "## What goes with a recommender's scores",
         f"Scores ({result['scores_from']}): "
-        + ", ".join(f"{_cell(entry['label'])} {entry['score']:.4f}" for entry in scored)
+        + ", ".join(f"{in_markdown(entry['label'])} {entry['score']:.4f}" for entry in scored)
         + f". Spearman's rank correlation over these {len(scored)} sets, for {len(rows)} figures, "
         f"the {len(lines)} strongest; p: how often the scores in a random order give as much, "
         f"before and after Holm's correction for all {len(rows)}. Below .05 after it: {below}.",

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from recbole.utils import init_seed
 
-from recbole_sid import run_folder
+from recbole_sid import distributed, run_folder
 from recbole_sid.config import Config
+from recbole_sid.distributed import World
 from recbole_sid.errors import InputError
 from recbole_sid.items.pairs import Interactions
 from recbole_sid.items.table import ItemFields, ItemTable
@@ -55,6 +56,7 @@ from recbole_sid.tokenizer.pipeline import (
     item_vectors,
     pairs_of,
 )
+from recbole_sid.tokenizer.shared import assigned_by_all, help_to_assign
 from recbole_sid.tokenizer.stored_weights import save_tokenizer_weights
 from recbole_sid.version import __version__
 
@@ -78,6 +80,9 @@ def tokenize(
     With ``held_out_share`` the tokenizer is fitted on the other items, and on their interactions
     alone. It then gives all items their codes, which for the fitted ones are those of the fit.
 
+    Under ``torchrun`` all processes call it alike: they share the encoding of the item texts, and
+    the search for the codes of all items where some are held out; the first one fits.
+
     Args:
         model: one of ours, which brings its tokenizer and their defaults; None takes it from the
             other sources.
@@ -94,21 +99,22 @@ def tokenize(
     Raises:
         InputError: bad input, before anything is fitted or overwritten.
     """
-    config = checked_config(
-        model, dataset, config_file_list, config_dict, command_line, measures=True
-    )
-    _refuse_what_tokenize_lacks(config)
-    if config.run.output is None:
-        name = f"{config['dataset']}-{config['tokenizer']}-{config.settings_hash()[:10]}"
-        config["output"] = str(Path("runs") / name)
-    config["checkpoint_dir"] = str(config.run_folder)
-    with run_folder.claimed(config.run_folder):
-        finished = run_folder.stored_result(config)
-        if finished is not None:
-            return finished
-        keep_freed_memory()
-        with logging_run() as log:
-            return _tokenize(config, log)
+    with distributed.joined() as world:
+        config = checked_config(
+            model, dataset, config_file_list, config_dict, command_line, measures=True
+        )
+        _refuse_what_tokenize_lacks(config)
+        if config.run.output is None:
+            name = f"{config['dataset']}-{config['tokenizer']}-{config.settings_hash()[:10]}"
+            config["output"] = str(Path("runs") / name)
+        config["checkpoint_dir"] = str(config.run_folder)
+        with run_folder.claimed(config.run_folder):
+            finished = world.first(lambda: run_folder.stored_result(config))
+            if finished is not None:
+                return finished
+            keep_freed_memory()
+            with logging_run() as log:
+                return _tokenize(config, log, world)
 
 
 def _refuse_what_tokenize_lacks(config: Config) -> None:
@@ -130,14 +136,16 @@ def _refuse_what_tokenize_lacks(config: Config) -> None:
         )
 
 
-def _tokenize(config: Config, log: RunLog) -> dict[str, Any]:
+def _tokenize(config: Config, log: RunLog, world: World) -> dict[str, Any]:
     clock = Clock()
     with clock("data"):
         # Before the files can change under a long fit.
-        hashes = {
-            "data_hash": run_folder.data_hash(config),
-            "inputs_hash": run_folder.inputs_hash(config),
-        }
+        hashes = world.first(
+            lambda: {
+                "data_hash": run_folder.data_hash(config),
+                "inputs_hash": run_folder.inputs_hash(config),
+            }
+        )
         init_seed(config["seed"], config["reproducibility"])
         data, loaders = read_data(config)
         tokens = tuple(data.field2id_token[config["ITEM_ID_FIELD"]][1:].tolist())
@@ -146,10 +154,14 @@ def _tokenize(config: Config, log: RunLog) -> dict[str, Any]:
         queries = _queries(config, loaders, training, len(tokens))
     with clock("tokenize"):
         tokenizer = configured_tokenizer(config)
-        items = catalogue_items(config, tokens)
+        items = catalogue_items(config, tokens, world)
+        if not world.leads:
+            if config["held_out_share"] > 0:
+                help_to_assign(tokenizer, items, world)
+            return world.told()
         vectors = _frozen_vectors(config, items) if queries is not None else None
         histories = training_histories(loaders[0].dataset, config)
-        made = _codes(config, tokenizer, items, training, histories)
+        made = _codes(config, tokenizer, items, training, histories, world)
         rule = config.run
         sids = apply_collision(
             made.base,
@@ -188,7 +200,7 @@ def _tokenize(config: Config, log: RunLog) -> dict[str, Any]:
     run_folder.write_json(folder / run_folder.TIMING, timing)
     run_folder.write_json(folder / run_folder.RESULT, result)
     logger.info("seconds: %s, results in %s", timing["seconds"], folder)
-    return result | {"run_folder": str(folder), "timing": timing}
+    return world.told(result | {"run_folder": str(folder), "timing": timing})
 
 
 # -- codes ----------------------------------------------------------------------------------------
@@ -214,6 +226,7 @@ def _codes(
     items: Items,
     training: Interactions,
     histories: Histories,
+    world: World,
 ) -> _Made:
     """Fit on all items; with ``held_out_share``, fit on the others and assign codes to all."""
     n_items, share = len(items.tokens), config["held_out_share"]
@@ -235,7 +248,7 @@ def _codes(
         behaviour = np.zeros((n_items, part.behaviour.shape[1]), np.float32)
         behaviour[kept] = part.behaviour
         items = replace(items, behaviour=behaviour)
-    made = tokenizer.assign(items, fitted.weights)
+    made = assigned_by_all(tokenizer, items, fitted.weights, world)
     provenance = fitted.base.provenance | {"held_out": {"items": len(held_out), "share": share}}
     base = SemanticIDs(items.tokens, made.codes, made.sizes, "none", provenance)
     return _Made(base, made.space, made.embeddings, fitted.weights, held_out)

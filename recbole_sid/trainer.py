@@ -3,11 +3,19 @@
 RecBole's loop of epochs, validation and early stopping stays as it is. What differs: an epoch runs
 over packed windows (or single prefixes) with a learning-rate schedule and mixed precision;
 evaluation takes ranked ids; the checkpoint is safetensors and plain data.
+
+In several processes (:mod:`recbole_sid.distributed`) each takes its share of the rows of every
+batch, and a step is that of one process up to rounding and the masks of dropout, which each draws
+for itself. A part of a loss that compares the rows of a batch with each other (H2Rec's alignments)
+sees the share alone, and one that is a mean over something else than targets (IntRR's
+reconstruction) is weighted by targets all the same. Lists are made of whole evaluation batches, in
+shares too, and measured together.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -24,7 +32,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from recbole_sid import run_folder
+from recbole_sid import distributed, run_folder
 from recbole_sid.checkpoint import load_state, save_state
 from recbole_sid.compat import tensorboard_in
 from recbole_sid.errors import InputError, preview
@@ -32,9 +40,11 @@ from recbole_sid.evaluation import HistoryExclusion, TopKCollector, WeightedEval
 from recbole_sid.generator import sequences as seq
 from recbole_sid.model.filters import UnavailableItems
 from recbole_sid.model.recommender import SIDRecommender, training_rows
+from recbole_sid.out_of_memory import RANKING, TRAINING, memory_for
 from recbole_sid.precision import resolve_precision
 from recbole_sid.seeds import random_state, set_random_state, stage_seed
 from recbole_sid.settings import build, require
+from recbole_sid.tokenizer.finite import weights_are_finite
 from recbole_sid.weights import load_weights, save_weights
 
 STATE_FORMAT = "recbole-sid-training-state"
@@ -107,8 +117,9 @@ class SIDTrainer(Trainer):
     splits: tuple[Any, ...] = ()
 
     def __init__(self, config, model: SIDRecommender):
+        self.world = distributed.current()
         folder = Path(config["checkpoint_dir"])
-        with tensorboard_in(folder):
+        with tensorboard_in(folder if self.world.leads else None):
             super().__init__(config, model)
         self.settings = build(TrainingSettings, config.final_config_dict)
         self.dtype = resolve_precision(self.settings.precision, self.device)
@@ -122,6 +133,8 @@ class SIDTrainer(Trainer):
         self.data: TrainingData | None = None
         self.scheduler: LambdaLR | None = None
         self._to_restore: dict[str, Any] | None = None
+        # Of each batch that is evaluated, whether this process makes its lists.
+        self._turns: Iterator[bool] = itertools.repeat(True)
 
     def _build_optimizer(self, **kwargs):
         """RecBole's optimizer with its step in one kernel: else it took a third of a batch."""
@@ -149,14 +162,23 @@ class SIDTrainer(Trainer):
                 step, self.settings.lr_schedule, self.settings.warmup_steps, total
             ),
         )
-        torch.manual_seed(stage_seed(self.config["seed"], "generator training"))
+        torch.manual_seed(stage_seed(self.config["seed"], "generator training") + self.world.rank)
         if self._to_restore is not None:
             self._restore(self._to_restore)
+        self.world.agree(list(self.model.parameters()))
         self.save_state = saved and self.resumable
         return super().fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False) -> float:
-        """One pass over the training split; returns the mean loss of a batch."""
+        """One pass over the training split; returns the mean loss of a batch.
+
+        Raises:
+            InputError: a loss or a weight is not finite, or the memory does not suffice.
+        """
+        with memory_for("stage 2, training", TRAINING, self.config.final_config_dict):
+            return self._pass_over(epoch_idx, show_progress)
+
+    def _pass_over(self, epoch_idx: int, show_progress: bool) -> float:
         assert self.data is not None, "fit() prepares the data"
         assert self.scheduler is not None, "fit() prepares the schedule"
         if self.save_state and epoch_idx > self.start_epoch:
@@ -172,59 +194,121 @@ class SIDTrainer(Trainer):
         )
         for step, batch in enumerate(batches):
             self.optimizer.zero_grad(set_to_none=True)
-            on_device = [tensor.to(self.device) for tensor in batch]
-            with torch.autocast(
-                self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
-            ):
-                if self.model.generator.packs:
-                    loss = self.model.generator.packed_loss(*on_device)
-                else:
-                    loss = self.model.generator.prefix_loss(*on_device)
-            self._check_finite(loss, epoch_idx, step)
-            loss.backward()
+            loss = self._gradients(batch, epoch_idx, step)
             if self.clip_grad_norm:
                 clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
             self.optimizer.step()
             self.scheduler.step()
-            total += loss.detach()
+            total += loss
             if show_progress and step % 20 == 0:
                 batches.set_postfix_str(f"loss {loss.item():.4f}", refresh=False)
+        # A last step can spoil weights whose loss was still good: such a state is never saved.
+        if not weights_are_finite(self.model):
+            raise self._not_finite("weights are NaN or infinite after", epoch_idx, step)
+        # Different processors round differently.
+        self.world.agree(list(self.model.parameters()))
         return (total / self.data.steps_per_epoch).item()
+
+    def _gradients(self, batch: list[Tensor], epoch: int, step: int) -> Tensor:
+        """Leave the gradients of a batch's mean loss at the weights; gives the loss.
+
+        Raises:
+            InputError: the loss is not finite; then it is so in all processes.
+        """
+        if self.world.alone:
+            loss = self._loss(batch)
+            self._check_finite(loss, epoch, step)
+            loss.backward()
+            return loss.detach()
+        own = [self.world.strided(rows) for rows in batch]
+        share = int((own[-1] > 0).sum()) / int((batch[-1] > 0).sum())  # of the targets
+        value = torch.zeros((), device=self.device)
+        if share > 0:  # a batch may have fewer rows than there are processes
+            loss = share * self._loss(own)
+            loss.backward()
+            value = loss.detach()
+        value = self.world.sum_gradients(self.model.parameters(), value)
+        self._check_finite(value, epoch, step)
+        return value
+
+    def _loss(self, batch: list[Tensor]) -> Tensor:
+        """The mean loss over the targets of ``batch``."""
+        on_device = [tensor.to(self.device) for tensor in batch]
+        with torch.autocast(
+            self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
+        ):
+            if self.model.generator.packs:
+                return self.model.generator.packed_loss(*on_device)
+            return self.model.generator.prefix_loss(*on_device)
 
     def _check_finite(self, loss: Tensor, epoch: int, step: int) -> None:
         if not torch.isfinite(loss):
-            raise InputError(
-                f"stage 2: the loss is {loss.item()} in epoch {epoch}, batch {step}. Lower "
-                "learning_rate, raise warmup_steps, set clip_grad_norm: {max_norm: 1.0}, or use "
-                "precision: float32. Weights of an earlier epoch, if there was one, are in "
-                f"{self.saved_model_file}"
+            raise self._not_finite(f"the loss is {loss.item()} in", epoch, step)
+
+    def _not_finite(self, found: str, epoch: int, step: int) -> InputError:
+        kept = "No state was saved yet"
+        if self.save_state and self.state_file.is_file():
+            kept = (
+                f"The last good state, of the start of epoch {epoch}, is '{self.state_file}': "
+                "--resume goes on from it with these settings, others start anew with --overwrite"
             )
+        best = Path(self.saved_model_file)
+        if best.is_file():
+            kept += f". Weights of an earlier epoch are in '{best}'"
+        return InputError(
+            f"stage 2, training of {self.config['model']}: {found} epoch {epoch}, batch {step}. "
+            f"Lower learning_rate ({self.config['learning_rate']}), raise warmup_steps "
+            f"({self.settings.warmup_steps}), set clip_grad_norm: {{max_norm: 1.0}}, or use "
+            f"precision: float32. {kept}"
+        )
 
     def _full_sort_batch_eval(self, batched_data):
         interaction, _, positive_u, targets = batched_data
         excluded, targets = self.exclusion.next_rows(targets, self.device)
         on_device = interaction.to(self.device)
         available, targets = self.unavailable.next_rows(on_device, targets)
-        ranked = self.model.rank(on_device, max(self.config["topk"]), excluded, available)
+        ranked = None
+        if next(self._turns):
+            ranked = self.model.rank(on_device, max(self.config["topk"]), excluded, available)
         return interaction, ranked, positive_u, targets
+
+    def _neg_sample_batch_eval(self, batched_data):
+        if next(self._turns):
+            return super()._neg_sample_batch_eval(batched_data)
+        interaction, _, positive_u, positive_i = batched_data
+        return interaction, None, positive_u, positive_i
 
     def evaluate(
         self, eval_data, load_best_model=True, model_file=None, show_progress=False
     ) -> OrderedDict | None:
-        """RecBole's metrics, and the SID-level figures of the same lists behind them."""
+        """RecBole's metrics, and the SID-level figures of the same lists behind them.
+
+        Of several processes each goes through all batches, so that all draw the same candidates
+        (``uni100``), but makes the lists of its own ones; the first measures them together, and
+        tells the others.
+        """
         if not eval_data:
             return None
         if load_best_model:
+            self.world.meet()  # the first process may be writing them
             load_weights(self.model, model_file or self.saved_model_file)
+        _agree_on_sampling(self.world)
+        own = self.world.block(len(eval_data))
+        self._turns = iter([batch in own for batch in range(len(eval_data))])
         self.exclusion.start(eval_data.dataset, self.splits)
         self.unavailable.start(eval_data.dataset)
-        result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        with memory_for("stage 2, evaluation", RANKING, self.config.final_config_dict):
+            result = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
         result.update(self.eval_collector.sid_metrics())
         self.exclusion.report()
         self.unavailable.report()
-        return result
+        if self.world.alone:
+            return result
+        return OrderedDict(self.world.told(_plain(result)))
 
     def _save_checkpoint(self, epoch, verbose=True, **kwargs) -> None:
+        if not self.world.leads:
+            return
         path = kwargs.pop("saved_model_file", self.saved_model_file)
         save_weights(self.model, path, epoch)
         if verbose:
@@ -234,6 +318,10 @@ class SIDTrainer(Trainer):
         """Write what the next epoch starts from."""
         assert self.data is not None, "fit() prepares the data"
         assert self.scheduler is not None, "fit() prepares the schedule"
+        random = random_state(self.device)
+        of_all = [self.world.collected(part[None]) for part in random]  # (processes, bytes) each
+        if not self.world.leads:
+            return
         state = {
             "format": STATE_FORMAT,
             "data": self.data.fingerprint,
@@ -246,9 +334,11 @@ class SIDTrainer(Trainer):
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": {"last_epoch": self.scheduler.last_epoch},
-            "random": random_state(self.device),
+            "random": random,
             "sampling": _sampling_state(),
         }
+        if not self.world.alone:
+            state["random_of_all"] = of_all
         save_state(self.state_file, state)
 
     def resume_checkpoint(self, resume_file) -> None:
@@ -271,7 +361,12 @@ class SIDTrainer(Trainer):
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
         self.scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
-        set_random_state(state["random"], self.device)
+        of_all = state.get("random_of_all", [part[None] for part in state["random"]])
+        # With more processes than there were, the further ones begin anew.
+        if self.world.rank < len(of_all[0]):
+            # Copies: torch crashes on a state that does not start its storage.
+            own = [part[self.world.rank].clone() for part in of_all]
+            set_random_state(own, self.device)
         _set_sampling_state(state["sampling"])
         self.logger.info(f"Resuming from epoch {self.start_epoch}")
 
@@ -376,5 +471,16 @@ def _set_sampling_state(state: Mapping[str, Any]) -> None:
     np.random.set_state({**state, "state": {**state["state"], **words}})  # noqa: NPY002 (as above)
 
 
-def _plain(result: dict[str, Any] | None) -> dict[str, float] | None:
+def _agree_on_sampling(world: distributed.World) -> None:
+    """Draw from here on what the first process draws."""
+    if world.alone:
+        return
+    state = _sampling_state()
+    words = state["state"]["key"].tolist()
+    told = world.told({**state, "state": {**state["state"], "key": words}})
+    words = torch.tensor(told["state"]["key"])
+    _set_sampling_state({**told, "state": {**told["state"], "key": words}})
+
+
+def _plain(result: Mapping[str, Any] | None) -> dict[str, float] | None:
     return None if result is None else {key: float(value) for key, value in result.items()}

@@ -2,6 +2,7 @@
 
 import os
 
+import hypothesis
 import pytest
 import torch
 
@@ -9,6 +10,9 @@ import recbole_sid
 from tests.runs import SMALL
 
 torch.set_num_threads(1)
+# A busy machine makes no test fail.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "patient"))
 # What tests write need not outlive a loss of power; test_files.py sees to it that files do.
 os.fsync = lambda handle: None
 

@@ -87,6 +87,20 @@ def test_a_damaged_file_and_one_that_could_run_code_are_refused(tmp_path: Path) 
             kept.load("cpu")
 
 
+def test_a_state_without_what_is_looked_for_is_refused(tmp_path: Path, clock: Clock) -> None:
+    kept = Checkpoint(tmp_path / "abc.safetensors")
+    assert saved_at(kept, clock, 200, 1)
+    state = kept.load("cpu")
+    assert state == {"value": 1}
+    assert state.get("vectors") is None
+    with pytest.raises(
+        InputError, match=r"abc\.training\.pt' lacks 'vectors': .* other work\. Rem"
+    ):
+        state["vectors"]
+    with pytest.raises(InputError, match=r"lacks 'sids'"):
+        checkpoint.load_state(kept.path, "cpu", "delete it")["sids"]
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, clock: Clock) -> None:
     (tmp_path / "codes").write_text("")
     kept = Checkpoint(tmp_path / "codes" / "abc.safetensors")

@@ -101,7 +101,7 @@ def test_bad_settings(data, given, message):
         ("SASrec", "unknown model 'SASrec'. Did you mean 'SASRec'"),
         (
             "qqqq",
-            "unknown model 'qqqq'. Models of recbole_sid: DiffGRM, H2Rec, IntRR, LETTER, ",
+            "unknown model 'qqqq'. Models of recbole_sid: DiffGRM, Duet, H2Rec, IntRR, LETTER, ",
         ),
         ("../BPR", "unknown model '../BPR'"),
     ],

@@ -162,6 +162,7 @@ def test_recbole_models_keep_their_stock_settings(monkeypatch):
             "output",
             "resume",
             "overwrite",
+            "strict",
             "cache_dir",
             "collision",
             "collision_capacity",

@@ -1,4 +1,5 @@
 import ast
+import time
 
 import pytest
 import yaml
@@ -153,6 +154,81 @@ def test_other_yaml_is_refused_by_file_name(tmp_path, content):
     file.write_text(content)
     with pytest.raises(InputError, match=r"bad\.yaml"):
         read_yaml(file)
+
+
+def chain(line: str, first: str) -> str:
+    """Thirty anchors, each of which repeats the one before: {0} is its number, {1} that one's."""
+    return "\n".join([first, *(line.format(n, n - 1) for n in range(1, 30))])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (chain("a{0}: &a{0} [*a{1}, *a{1}, *a{1}]", "a0: &a0 [x, x, x]"), "more than 20,000 valu"),
+        (chain("a{0}: &a{0} {{<<: [*a{1}, *a{1}]}}", "a0: &a0 {x: 1}"), "more than 20,000 values"),
+        (chain("a{0}: &a{0} [[[[*a{1}]]]]", "a0: &a0 [x]"), "over 40 levels"),
+        ("a: " + "[" * 500_000, "more than 40 levels"),
+        ("a: " + "[" * 41 + "]" * 41, "more than 40 levels"),
+        ("\n".join(" " * n + "a:" for n in range(60)), "more than 40 levels"),
+        ("a: [" + "x," * 30_000 + "]", "more than 20,000 values"),
+        ("a: &a [*a]", "an alias of what it stands in"),
+        ("a: &a {b: *a}", "an alias of what it stands in"),
+        ("a: 1\nb: {c: 1, c: 2}", "found 'c' twice.*line 2"),
+        ("a: 1\na: 1", "found 'a' twice.*line 2"),
+        ("a: " + "9" * 5000, "a number of 5,000 digits"),
+        ("a: 0x" + "f" * 500_000, "digits"),
+        ("a: 1" + ":59" * 100_000, "digits"),
+        ("a: " + "x" * 2**20, "more than 1,048,576 bytes"),
+        *((f"a: !!{kind} [x]", f"tag 'tag:yaml.org,2002:{kind}'") for kind in ("set", "omap")),
+        ("a: !!binary aGVsbG8=", "the tag 'tag:yaml.org,2002:binary'"),
+        ("a: !!bool 3", "not valid yaml: KeyError"),
+        ("a: !!timestamp x", "not valid yaml"),
+        ("a: !!int ''", "not valid yaml"),
+        ("a: !!float " + "x" * 100_000, "not valid yaml"),
+        ("a: {[1]: 2}", "unhashable key"),
+        ("a: \0", "special characters are not allowed"),
+    ],
+)
+def test_yaml_bombs_and_tricks_are_refused_in_a_moment(tmp_path, content, reason):
+    file = tmp_path / "bad.yaml"
+    file.write_text(content)
+    start = time.perf_counter()
+    with pytest.raises(InputError, match=rf"(?s)^space file .*bad\.yaml.*{reason}") as caught:
+        read_yaml(file, "space file")
+    assert time.perf_counter() - start < 5
+    assert len(str(caught.value)) < 1000
+
+
+def test_anchors_and_merges_of_a_usual_size_are_read(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: [*a, *a]\n")
+    assert read_yaml(file) == {
+        "a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}, "c": [{"x": 1, "y": 2}] * 2
+    }  # fmt: skip
+    file.write_text("a: " + "[" * 38 + "]" * 38)
+    assert str(read_yaml(file)["a"]) == "[" * 38 + "]" * 38
+
+
+def test_an_endless_file_is_not_read_to_its_end():
+    with pytest.raises(InputError, match="more than 1,048,576 bytes"):
+        read_yaml("/dev/zero")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_yaml("a\0b")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" + "a," * 20_000 + "]",
+        "9" * 401,
+        "[&a [*a]]",
+        "[!!bool 3]",
+        "{a: 1, a: 2}",
+        "[!!set {a}]",
+    ],
+)
+def test_values_that_would_cost_or_harm_stay_text(text):
+    assert parse_value(text) == text
 
 
 def test_a_missing_file_is_refused(tmp_path):

@@ -473,7 +473,7 @@ def test_odd_ids_and_users_of_one_interaction(tmp_path, cache):
 
 
 def test_what_run_does_not_do_is_refused(tmp_path, cache):
-    with pytest.raises(InputError, match="'nproc' is 2, but recbole_sid runs in one process"):
+    with pytest.raises(InputError, match="'nproc' is 2, but several processes are started by"):
         run(tmp_path, cache, nproc=2)
     with pytest.raises(InputError, match="goes on with models that generate, but 'BPR' is not one"):
         run(tmp_path, cache, "BPR", resume=True)

@@ -33,6 +33,7 @@ from recbole_sid.ads.texts import feed_rows, paths
 from recbole_sid.ads.vectors import image_vectors
 from recbole_sid.errors import InputError
 from recbole_sid.files import written_whole
+from recbole_sid.filesets import refuse_finished, written_together
 from recbole_sid.version import __version__
 
 logger = logging.getLogger("recbole_sid")
@@ -40,6 +41,8 @@ logger = logging.getLogger("recbole_sid")
 EPOCH = 1_767_225_600  # the first second of 2026, UTC
 CHUNK = 50_000  # ads
 
+_FILES = (FEED, LOG, TRUTH, WORLD, MAPPING, README, VECTORS, VECTOR_IDS)
+_ELSEWHERE = "choose another --output"
 _BOUNDS = {
     "items": (2, 10_000_000),
     "users": (1, 10_000_000),
@@ -105,10 +108,21 @@ def make_ads(
                 f"--{key} is {value!r}, but must be a whole number from {low} to {high}"
             )
     folder = Path(output)
-    _check_folder(folder, overwrite)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"'{folder}' is a file, but --output must be a folder")
+    if not overwrite:
+        refuse_finished(folder, NAME, _FILES, _ELSEWHERE)
     world = make_catalogue(items, days, _random(seed, "catalogue"))
     plan = make_plan(world, users, events, days, _random(seed, "plan"))
-    folder.mkdir(parents=True, exist_ok=True)
+    with written_together(folder, NAME, _FILES, _ELSEWHERE, overwrite):
+        return {"folder": str(folder), **_write(folder, world, plan, settings, progress)}
+
+
+def _write(
+    folder: Path, world: Catalogue, plan: Plan, settings: dict[str, int], progress: bool
+) -> dict[str, Any]:
+    """Write all files; gives what ``world.json`` holds."""
+    items, users, events, days, seed, image_dimensions = settings.values()
     logger.info("%s: %s ads of %s products", NAME, f"{items:,}", f"{world.n_products:,}")
     _write_ads(folder, world, seed, progress)
     for name in (VECTORS, VECTOR_IDS):
@@ -142,17 +156,7 @@ def make_ads(
     _write_text(folder / MAPPING, MAPPING_TEXT)
     _write_text(folder / README, README_TEXT)
     _write_text(folder / WORLD, json.dumps(report, indent=2) + "\n")
-    return {"folder": str(folder), **report}
-
-
-def _check_folder(folder: Path, overwrite: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"'{folder}' is a file, but --output must be a folder")
-    for name in (FEED, LOG, TRUTH, WORLD, MAPPING, README, VECTORS, VECTOR_IDS):
-        if (folder / name).exists() and not overwrite:
-            raise InputError(
-                f"'{folder / name}' exists: --overwrite replaces it, or choose another --output"
-            )
+    return report
 
 
 def _random(seed: int, part: str, number: int = 0) -> np.random.Generator:

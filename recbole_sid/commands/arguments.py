@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ _PATHS = (
     *("space", "figures", "scores", "allowed_items", "cache_dir"),
     *("item_embedding_file", "item_embedding_ids", "item_image_file", "item_image_ids"),
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FLAGS = (
     *("overwrite", "exclude_history", "show_progress", "item_summary_brand", "strict"),
     *("report_vectors", "progress"),
@@ -46,6 +48,8 @@ def checked_arguments(
     for key in _PATHS:
         if key in values and not isinstance(values[key], str):
             raise InputError(f"--{key} is {values[key]!r}, not a name: write it as ./NAME")
+        if key in values and _CONTROL.search(values[key]):
+            raise InputError(f"--{key} is {values[key]!r}, but a path has no control characters")
     for key in ("overwrite", "strict"):
         if not isinstance(values.get(key, False), bool):
             raise InputError(f"--{key} is {values[key]!r}, but must be true or false")

@@ -22,7 +22,7 @@ def run_command(arguments: Sequence[str]) -> None:
 
 def evaluate_command(arguments: Sequence[str]) -> None:
     """``evaluate``: print the figures of a finished run under other settings."""
-    from recbole_sid import run_folder
+    from recbole_sid import distributed, run_folder
     from recbole_sid.histories import check_output
     from recbole_sid.inference import evaluate
     from recbole_sid.logs import logging_run
@@ -39,7 +39,7 @@ def evaluate_command(arguments: Sequence[str]) -> None:
     with logging_run():
         result = evaluate(folder, **values)
     print_figures(result["valid_result"], result["test_result"])
-    if output is not None:
+    if output is not None and distributed.current().leads:
         run_folder.write_json(output, result)
         print(f"result: {output}")
 

@@ -27,6 +27,7 @@ Without arguments: TIGER on ml-100k, which RecBole ships.
   --output FOLDER       the run's folder; default runs/DATASET-MODEL-HASH
   --resume              go on with an unfinished run of the same settings
   --overwrite           run again over a folder that is finished or unfinished
+  --strict              stop when codes of the tokenizer have collapsed; without, warn
   --KEY VALUE           any other setting of properties/ or of RecBole
 
 Order of precedence: command line, config files, dataset_configs/, properties/.

@@ -15,6 +15,7 @@ from recbole_sid.comparison.splits import Split, check_same, data_key, read_spli
 from recbole_sid.comparison.table import figures
 from recbole_sid.comparison.writing import write_tables
 from recbole_sid.errors import InputError
+from recbole_sid.files import remove_leftovers
 from recbole_sid.logs import logging_run, logging_to
 
 logger = logging.getLogger("recbole_sid")
@@ -75,6 +76,9 @@ def compare(
         ended = finished_before(plan.runs)
         _make_folder(plan)
         with run_folder.claimed(plan.folder), logging_to(plan.folder / LOG):
+            # What a comparison leaves that was killed while it wrote.
+            remove_leftovers(plan.folder, ["comparison.*", "grid.*"])
+            remove_leftovers(plan.folder / "settings", ["*.yaml"])
             return _compare(plan, split, ended, show)
 
 

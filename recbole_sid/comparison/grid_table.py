@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_sid.comparison.writing import heading, state
+from recbole_sid.escaping import in_markdown
 from recbole_sid.files import written_whole
 
 logger = logging.getLogger("recbole_sid")
@@ -47,7 +48,7 @@ def grid_markdown(result: dict[str, Any]) -> str:
     generators = result["grid"]["generators"]
     recipes = ", ".join(f"{name} as {model}" for name, model in generators.items())
     parts = [
-        f"# Tokenizers and generators on {result['dataset']}",
+        f"# Tokenizers and generators on {in_markdown(result['dataset'])}",
         f"{_metric(result)}, mean over seeds ± sample standard deviation; best in bold. Full "
         f"ranking at item level, {result['counts']['test']:,} test users; sha256 of the test "
         f"split: `{result['split_hash']['test']}`.",
@@ -66,7 +67,11 @@ def grid_markdown(result: dict[str, Any]) -> str:
             lines.append([tokenizer, *shown])
         parts += [f"## {title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
     words = [(row["model"], state(row)) for row in _rows(result).values()]
-    told = [f"- {label}, {word}" for label, word in words if word.startswith(("refused", "failed"))]
+    told = [
+        f"- {in_markdown(label)}, {in_markdown(word)}"
+        for label, word in words
+        if word.startswith(("refused", "failed"))
+    ]
     if told:
         parts += ["## Refused and failed", "\n".join(told)]
     return "\n\n".join(parts) + "\n"

@@ -26,7 +26,10 @@ from recbole_sid.files import written_whole
 
 logger = logging.getLogger("recbole_sid")
 
-_CHILD = "import sys; from recbole_sid.cli import main; sys.exit(main())"
+_CHILD = (
+    "import sys; from recbole_sid.parent import end_with_parent; end_with_parent(); "
+    "from recbole_sid.cli import main; sys.exit(main())"
+)
 _STOP_SECONDS = 10
 # The line that a bad input ends with, or a traceback.
 _ERROR = re.compile(r"error: |[\w.]+(Error|Exception|Interrupt|Exit)\b")
@@ -140,15 +143,15 @@ def run_process(
     log: Path,
     tick: Callable[[], object],
     changes: Mapping[str, str] | None = None,
-    stdin: int = subprocess.DEVNULL,
 ) -> int:
     """Run Python ``code`` in a process of its own, which finds this package; gives its exit code.
+
+    Its standard input stays open and silent for as long as this process lives (see :mod:`.parent`).
 
     Args:
         log: the file that gets what it prints.
         tick: called about once a second; what it raises ends the process.
         changes: to the environment.
-        stdin: ``PIPE`` stays open and silent for as long as this process lives.
     """
     package = str(Path(recbole_sid.__file__).resolve().parent.parent)
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -156,7 +159,7 @@ def run_process(
     with _terminable(), log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", code, *arguments],
-            stdin=stdin,
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,

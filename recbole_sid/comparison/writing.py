@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_sid.comparison.statistics import GROUPS
+from recbole_sid.escaping import in_csv, in_latex, in_markdown, in_one_line
 from recbole_sid.files import written_whole
 from recbole_sid.run_folder import write_json
 
@@ -44,7 +45,7 @@ def markdown(result: dict[str, Any]) -> str:
     groups = {**{name: name for name in GROUPS}, "cold": cold, "unseen": "unseen: not one"}
     targets = result["targets"]
     parts = [
-        f"# Comparison on {result['dataset']}",
+        f"# Comparison on {in_markdown(result['dataset'])}",
         f"{counts['users']:,} users, {counts['items']:,} items, {counts['interactions']:,} "
         f"interactions. {_split(result)} Full ranking at item level: every item "
         "of the catalogue can be recommended, and a hit is the item itself. All models see the "
@@ -91,7 +92,7 @@ def table(result: dict[str, Any]) -> str:
         cells = [row["cells"].get(name, {}) for name in names]
         values = [cell.get(part) for cell in cells for part in parts]
         shown = ["" if value is None else value for value in (row["trials"], state(row), *values)]
-        writer.writerow([row["model"], row["class"], *shown])
+        writer.writerow(map(in_csv, [row["model"], row["class"], *shown]))
     return lines.getvalue()
 
 
@@ -114,9 +115,10 @@ def _split(result: dict[str, Any]) -> str:
 def latex(result: dict[str, Any]) -> str:
     """A ``tabular`` of the test figures for ``booktabs``."""
     columns = _metrics(result, "test")
-    head = " & ".join(["Model", *(_escaped(column.heading) for column in columns)])
+    head = " & ".join(["Model", *(in_latex(column.heading) for column in columns)])
     lines = [
-        f"% {result['dataset']}, full ranking at item level, {result['counts']['test']} users",
+        f"% {in_one_line(result['dataset'])}, full ranking at item level, "
+        f"{result['counts']['test']} users",
         f"% sha256 of the test split: {result['split_hash']['test']}",
         f"\\begin{{tabular}}{{l{'r' * len(columns)}}}",
         "\\toprule",
@@ -126,7 +128,7 @@ def latex(result: dict[str, Any]) -> str:
     for row in result["models"]:
         cells = _cells(result, row, columns, lambda text: f"\\textbf{{{text}}}")
         shown = [cell.replace("±", "$\\pm$") for cell in cells]
-        lines.append(" & ".join([_escaped(row["model"]), *shown]) + " \\\\")
+        lines.append(" & ".join([in_latex(row["model"]), *shown]) + " \\\\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
 
 
@@ -229,7 +231,8 @@ def _grid(
         n = sum(run["state"] == "finished" for run in row["runs"])
         seeds = str(n) if n == len(row["runs"]) else f"{n} of {len(row['runs'])}"
         cells = _cells(result, row, columns, "**{}**".format)
-        lines.append([row["model"], seeds, *cells, *(word(row)[1] for word in words)])
+        told = (in_markdown(word(row)[1]) for word in words)
+        lines.append([in_markdown(row["model"]), seeds, *cells, *told])
     headings += [word(rows[0])[0] for word in words]
     aligned = ["---", *["---:"] * (len(headings) - 1)]
     return "\n".join(f"| {' | '.join(line)} |" for line in [headings, aligned, *lines])
@@ -243,12 +246,12 @@ def _significance(result: dict[str, Any]) -> list[str]:
             continue
         role = "the best" if against == result["best"] else "the reference"
         lines = [
-            f"| {label} | {one['mean']:+.4f} | {one['low']:+.4f} to {one['high']:+.4f} "
-            f"| {one['p']:.4f} | {one['adjusted']:.4f} |"
+            f"| {in_markdown(label)} | {one['mean']:+.4f} "
+            f"| {one['low']:+.4f} to {one['high']:+.4f} | {one['p']:.4f} | {one['adjusted']:.4f} |"
             for label, one in tests.items()
         ]
         parts += [
-            f"Against {against}, {role}: difference in {metric} over users (of each "
+            f"Against {in_markdown(against)}, {role}: difference in {metric} over users (of each "
             f"the mean over seeds), paired bootstrap with {result['resamples']:,} resamples, "
             f"p corrected by Holm for {len(tests)} comparisons. It holds for these runs: how far "
             "other seeds would differ is what ± says.",
@@ -265,13 +268,15 @@ def _significance(result: dict[str, Any]) -> list[str]:
 
 def _refusals(result: dict[str, Any]) -> list[str]:
     words = [(row["model"], state(row)) for row in result["models"]]
-    lines = [f"- {label}, {word}" for label, word in words if word.startswith("refused")]
+    told = [(label, word) for label, word in words if word.startswith("refused")]
+    lines = [f"- {in_markdown(label)}, {in_markdown(word)}" for label, word in told]
     return ["## Refused pairs", "\n".join(lines)] if lines else []
 
 
 def _failures(result: dict[str, Any]) -> list[str]:
     lines = [
-        f"- {row['model']}, seed {run['seed']}, failed: {run['reason']} (log: `{run['log']}`)"
+        f"- {in_markdown(row['model'])}, seed {run['seed']}, failed: "
+        f"{in_markdown(run['reason'])} (log: {in_markdown(run['log'])})"
         for row in result["models"]
         for run in row["runs"]
         if run["state"] == "failed"
@@ -281,7 +286,3 @@ def _failures(result: dict[str, Any]) -> list[str]:
 
 def _has_sd(result: dict[str, Any]) -> bool:
     return any(cell["sd"] is not None for row in result["models"] for cell in row["cells"].values())
-
-
-def _escaped(text: str) -> str:
-    return "".join("\\" + char if char in "_%&#$" else char for char in text)

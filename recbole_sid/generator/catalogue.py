@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -92,6 +94,21 @@ class Catalogue(nn.Module):
         mask = torch.zeros(len(parents), self.sizes[level], dtype=torch.bool, device=rows.device)
         mask[rows, self.branches(level)[1][children].long()] = True
         return mask
+
+    def without_ties(self) -> Catalogue:
+        """The catalogue for a generator that scores items of one SID differently.
+
+        Every item is a leaf of its own there, in the order of the items, and what is measured of a
+        list's items takes none of them for another. The trie's nodes stay as they are. It is this
+        very catalogue where no SID is shared.
+        """
+        if len(self._leaf_first) - 1 == self.n_items:
+            return self
+        alone = copy.deepcopy(self)
+        number = torch.arange(self.n_items + 1, device=self._leaf_first.device)
+        alone.leaf_of_item = number - 1
+        alone._leaf_first, alone._leaf_items = number, number[1:]
+        return alone
 
     def leaves(self) -> tuple[Tensor, Tensor]:
         """CSR from leaves to internal item ids, those of one leaf in raw-token order."""

@@ -26,7 +26,6 @@ A new item has no HID, so such a run takes none in (``append`` refuses it by nam
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -40,12 +39,8 @@ from recbole_sid.generator.base import Generator, require_window_targets
 from recbole_sid.generator.beam import Ranked
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.generator.dropout import Dropout
-from recbole_sid.generator.h2rec_losses import (
-    SCORES_AT_ONCE,
-    code_alignment_loss,
-    full_softmax_loss,
-    granularity_loss,
-)
+from recbole_sid.generator.full_softmax import SCORES_AT_ONCE, full_softmax_loss
+from recbole_sid.generator.h2rec_losses import code_alignment_loss, granularity_loss
 from recbole_sid.generator.layers import EncoderLayer, LayerShape, init_weights
 from recbole_sid.settings import require
 
@@ -100,7 +95,7 @@ class H2Rec(Generator):
     def __init__(
         self, settings: H2RecSettings, catalogue: Catalogue, window: int, user_buckets: Tensor
     ):
-        super().__init__(settings, without_ties(catalogue), window, user_buckets)
+        super().__init__(settings, catalogue.without_ties(), window, user_buckets)
         self.settings = settings
         self.sid_vectors = SIDVectors(catalogue, settings.hidden_size, settings.fusion)
         self.hid_embedding = nn.Embedding(catalogue.n_items + 1, settings.hidden_size)
@@ -314,17 +309,3 @@ class Backbone(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return self.output_norm(x)
-
-
-def without_ties(catalogue: Catalogue) -> Catalogue:
-    """The catalogue for a generator that scores items of one SID differently: every item is a leaf
-    of its own there, in the order of the items, and what is measured of a list's items takes none
-    of them for another. The trie's nodes stay as they are."""
-    first, _ = catalogue.leaves()
-    if len(first) - 1 == catalogue.n_items:
-        return catalogue
-    alone = copy.deepcopy(catalogue)
-    number = torch.arange(catalogue.n_items + 1, device=first.device)
-    alone.leaf_of_item = number - 1
-    alone._leaf_first, alone._leaf_items = number, number[1:]
-    return alone

@@ -112,7 +112,7 @@ class IntRRSettings:
 class IntRR(Generator):
     """One token an item, one recursive codebook network. See the module for the paper."""
 
-    Settings = IntRRSettings
+    Settings: ClassVar[type] = IntRRSettings
     decoding_settings: ClassVar[frozenset[str]] = frozenset({"beam_size", "decoding"})
     packs = True
 
@@ -195,7 +195,7 @@ class IntRR(Generator):
     ) -> Ranked:
         decode = self._beams if self.settings.decoding == "beam" else self._best_leaves
         size = beam_size if self.settings.decoding == "beam" else k
-        found = _together(list(decode(self._last(history, lengths), size, available)))
+        found = together(list(decode(self._last(history, lengths), size, available)))
         return rank_items(found, self.catalogue, k, available)
 
     def log_likelihood(
@@ -374,7 +374,7 @@ def _in_parts(
         yield hidden[rows], None if available is None else available.rows(rows)
 
 
-def _together(parts: list[Beams]) -> Beams:
+def together(parts: list[Beams]) -> Beams:
     """The parts in one; where there are few leaves, one part may be narrower than another."""
     width = max(part.leaves.shape[1] for part in parts)
     missing = [(0, width - part.leaves.shape[1]) for part in parts]

@@ -19,6 +19,9 @@ from recbole_sid.generator.recursive import RecursiveCodebook
 
 # Products with a whole table that cost less than one gathered number (measured on two cores).
 _IN_VAIN = 4
+# Pairs of a state and a child whose vectors are gathered at once: at 128 numbers each, they fit
+# into a processor's cache.
+_AT_ONCE = 2**13
 
 
 class TrieSoftmax(nn.Module):
@@ -154,15 +157,23 @@ class TrieSoftmax(nn.Module):
         if self._whole_table(level, table):
             logits = F.linear(query, table).gather(-1, places)
         else:
-            logits = torch.einsum("bnw,bncw->bnc", query, table[places])
+            # Only children that exist: where beams differ much in theirs, most places are padding.
+            rows, columns = step.legal.flatten(0, 1).nonzero(as_tuple=True)  # (M,) each
+            found = places.flatten(0, 1)[rows, columns]
+            query = query.expand(*step.legal.shape[:2], -1).flatten(0, 1)
+            products = [
+                torch.linalg.vecdot(query[some], table[there])
+                for some, there in zip(rows.split(_AT_ONCE), found.split(_AT_ONCE), strict=True)
+            ]
+            logits = query.new_zeros(len(query), step.legal.shape[2])
+            logits[rows, columns] = torch.cat(products)
+            logits = logits.view(step.legal.shape)
         return children_log_softmax(logits, step.legal)
 
     def numbers_per_beam(self, tables: list[Tensor]) -> int:
         """What :meth:`child_log_probs` holds for one beam, at most."""
         return max(
-            len(table)
-            if self._whole_table(level, table)
-            else self._most_children[level] * table.shape[1]
+            len(table) if self._whole_table(level, table) else self._most_children[level]
             for level, table in enumerate(tables)
         )
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from recbole_sid import seals
 from recbole_sid.checkpoint import CACHE_REMEDY, DELETE, Checkpoint, building
+from recbole_sid.distributed import World
 from recbole_sid.errors import InputError
 from recbole_sid.precision import resolve_precision
 from recbole_sid.settings import require
@@ -62,6 +63,7 @@ def encode(
     cache_dir: Path,
     device: torch.device | str,
     progress: bool,
+    world: World | None = None,
 ) -> np.ndarray:
     """Encode texts; each distinct text is encoded once, and never again while the cache lives.
 
@@ -78,6 +80,8 @@ def encode(
         cache_dir: folder of the cache; created if missing.
         device: where the model runs.
         progress: show a progress bar.
+        world: processes that all call this alike; each encodes its share, in the batches that a
+            process alone would make, and the first one writes the cache. None: this one alone.
 
     Returns:
         float32 vectors, (n, d).
@@ -96,10 +100,12 @@ def encode(
     key = _cache_key(distinct, settings, folder, dtype)
     path = Path(cache_dir) / f"text-{key[:32]}.safetensors"
 
-    def run(checkpoint: Checkpoint) -> np.ndarray:
-        return _run_model(distinct, settings, folder, dtype, device, progress, checkpoint)
+    world = World() if world is None else world
 
-    vectors = cached_vectors(path, key, "Item texts", run)
+    def run(checkpoint: Checkpoint | None) -> np.ndarray:
+        return _run_model(distinct, settings, folder, dtype, device, progress, checkpoint, world)
+
+    vectors = _made_together(path, key, "Item texts", run, world)
     row_of = {text: row for row, text in enumerate(distinct)}
     rows = np.fromiter((row_of.get(text, -1) for text in texts), np.int64, len(texts))
     found = vectors[rows]  # (n, d)
@@ -254,40 +260,87 @@ def _run_model(
     dtype: torch.dtype,
     device: torch.device | str,
     progress: bool,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | None,
+    world: World,
 ) -> np.ndarray:
-    """Encode with the model, longest texts first so that a batch holds texts of like length."""
+    """Encode with the model, longest texts first so that a batch holds texts of like length.
+
+    Processes take parts in turn. The first one gets them all, and has the checkpoint; what it goes
+    on from holds for all.
+    """
     model = _load_model(settings, folder, dtype, device)
     logger.info(
         "Item texts: encoding %d distinct texts with %s in %s", len(texts), folder.name, dtype
     )
     order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
-    written = checkpoint.load("cpu")
+    written = None if checkpoint is None else checkpoint.load("cpu")
     parts = [] if written is None else [written["vectors"].numpy()]  # (rows, d) each
-    done = sum(map(len, parts))
+    done = world.told(sum(map(len, parts)))
     if done > 0:
         logger.info("Item texts: resuming after %d texts", done)
     batch_size = settings.text_encoder_batch_size
+    a_part = BATCHES_A_PART * batch_size
     with tqdm(total=len(texts), initial=done, desc="item texts", disable=not progress) as bar:
-        for start in range(done, len(texts), BATCHES_A_PART * batch_size):
-            rows = order[start : start + BATCHES_A_PART * batch_size]
-            part = model.encode(
-                [texts[row] for row in rows],
-                batch_size=batch_size,
-                show_progress_bar=False,
-                normalize_embeddings=settings.text_encoder_normalize,
-            )
+        for start in range(done, len(texts), world.size * a_part):
+            rows = order[start + world.rank * a_part :][:a_part]
+            own = None  # the last parts may not suffice for all processes
+            if rows:
+                encoded = model.encode(
+                    [texts[row] for row in rows],
+                    batch_size=batch_size,
+                    show_progress_bar=False,
+                    normalize_embeddings=settings.text_encoder_normalize,
+                )
+                own = torch.from_numpy(np.asarray(encoded, np.float32))
+            collected = world.collected(own)
+            if collected is None or checkpoint is None:
+                continue  # the first process has them
+            part = collected.numpy()
             if not np.isfinite(part).all():
                 raise InputError(
                     f"text encoder {settings.text_encoder!r} returned NaN or infinity in {dtype}. "
                     "Set text_encoder_precision to 'float32' or use another model"
                 )
-            parts.append(np.asarray(part, np.float32))
+            parts.append(part)
             checkpoint.save_when_due(lambda: {"vectors": torch.from_numpy(np.concatenate(parts))})
-            bar.update(len(rows))
-    encoded = np.concatenate(parts)  # (n, d), longest text first
-    vectors = np.empty_like(encoded)
-    vectors[order] = encoded
+            bar.update(len(part))
+    if not world.leads:
+        return np.empty((0, 0), np.float32)
+    in_order = np.concatenate(parts)  # (n, d), longest text first
+    vectors = np.empty_like(in_order)
+    vectors[order] = in_order
+    return vectors
+
+
+def _made_together(
+    path: Path,
+    key: str,
+    what: str,
+    run: Callable[[Checkpoint | None], np.ndarray],
+    world: World,
+) -> np.ndarray:
+    """:func:`cached_vectors` for processes that all call this alike.
+
+    Args:
+        run: called in all of them or in none; with a checkpoint, and the vectors to give, in the
+            first one.
+    """
+    if not world.leads:
+        if world.told():
+            run(None)
+        world.meet()
+        return _load(path, key, what)
+    missing = False
+
+    def lead(checkpoint: Checkpoint) -> np.ndarray:
+        nonlocal missing
+        missing = world.told(True)
+        return run(checkpoint)
+
+    vectors = cached_vectors(path, key, what, lead)
+    if not missing:
+        world.told(False)
+    world.meet()
     return vectors
 
 

@@ -24,6 +24,7 @@ from recbole_sid.errors import InputError
 from recbole_sid.files import written_whole
 from recbole_sid.items.images import model_identity
 from recbole_sid.items.table import ItemFields, ItemTable
+from recbole_sid.limits import LONGEST_LINE
 from recbole_sid.precision import resolve_precision
 from recbole_sid.settings import require
 
@@ -230,7 +231,7 @@ def _refuse_twice(item_file: Path, column: str, separator: str) -> None:
     if not item_file.is_file():
         return
     with item_file.open("rb") as file:
-        header = file.readline().decode("utf-8-sig", errors="replace")
+        header = file.readline(LONGEST_LINE).decode("utf-8-sig", errors="replace")
     if column in (cell.partition(":")[0] for cell in header.rstrip("\r\n").split(separator)):
         raise InputError(
             f"item file {str(item_file)!r} has a column {column!r} already: remove it, or name "

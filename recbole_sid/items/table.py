@@ -14,6 +14,7 @@ from typing import Literal
 
 from recbole_sid.errors import InputError, did_you_mean, preview
 from recbole_sid.items.category import split_category
+from recbole_sid.limits import bounded_lines, check_columns, odd_id, shown
 from recbole_sid.settings import require
 
 FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
@@ -106,8 +107,9 @@ class ItemTable:
             separator: between cells. Quotes have no meaning.
 
         Raises:
-            InputError: no such file or column, a malformed header, or lines with a wrong number
-                of cells, an empty id or an id seen before (the first ten are listed).
+            InputError: no such file or column, a malformed header, too long a line, or lines with a
+                wrong number of cells, a NUL character, an id that is empty, holds what cannot be
+                seen or was seen before, in this or another Unicode form (the first ten are listed).
         """
         path = Path(path)
         if not path.is_file():
@@ -122,6 +124,7 @@ class ItemTable:
         places = {name: _find_column(path, name, names) for name in [id_field, *needed]}
 
         seen: dict[str, int] = {}  # raw id -> line number, in file order
+        forms: dict[str, str] = {}  # NFC form -> raw id, of those beyond ASCII
         cells: dict[str, list[str]] = {name: [] for name in needed}
         errors = []
         n_errors = 0
@@ -132,10 +135,14 @@ class ItemTable:
             error = None
             if len(row) != len(names):
                 error = f"{len(row)} cells instead of {len(names)}"
+            elif "\0" in line:
+                error = "a NUL character"
             elif not (token := row[places[id_field]]).strip():
                 error = "the item id is empty"
             elif token in seen:
-                error = f"item id {token!r} is already on line {seen[token]}"
+                error = f"item id {shown(token)} is already on line {seen[token]}"
+            elif (problem := odd_id(token, forms)) is not None:
+                error = f"item id {problem}"
             else:
                 seen[token] = number
                 for name in needed:
@@ -204,14 +211,15 @@ class ItemTable:
 
 def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of ``path`` with their numbers from 1, without byte-order mark and line end."""
+    what = f"item file {str(path)!r}"
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
+        for number, raw in bounded_lines(file, what):
             line = raw.removeprefix(BOM) if number == 1 else raw
             try:
                 text = line.decode("utf-8")
             except UnicodeDecodeError as error:
                 raise InputError(
-                    f"item file {str(path)!r}, line {number}: not UTF-8 ({error.reason} at byte "
+                    f"{what}, line {number}: not UTF-8 ({error.reason} at byte "
                     f"{error.start + 1}). Convert the file to UTF-8"
                 ) from None
             yield number, text.removesuffix("\n").removesuffix("\r")
@@ -219,25 +227,26 @@ def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _parse_header(path: Path, header: str, separator: str) -> list[str]:
     """The column names of a header of ``name:type`` cells."""
-    names = []
+    names: dict[str, None] = {}
+    check_columns(header.count(separator) + 1, f"item file {str(path)!r}, line 1")
     for cell in header.split(separator):
         name, _, kind = cell.partition(":")
         if not name or kind not in FIELD_TYPES:
             raise InputError(
-                f"item file {str(path)!r}, line 1: header cell {cell!r} must be name:type with a "
-                f"type of {', '.join(FIELD_TYPES)}; cells are separated by {separator!r}"
+                f"item file {str(path)!r}, line 1: header cell {shown(cell)} must be name:type "
+                f"with a type of {', '.join(FIELD_TYPES)}; cells are separated by {separator!r}"
             )
         if name in names:
-            raise InputError(f"item file {str(path)!r}, line 1: column {name!r} appears twice")
-        names.append(name)
-    return names
+            raise InputError(f"item file {str(path)!r}, line 1: column {shown(name)} appears twice")
+        names[name] = None
+    return list(names)
 
 
 def _find_column(path: Path, name: str, names: list[str]) -> int:
     if name not in names:
         raise InputError(
             f"item file {str(path)!r} has no column {name!r}; its columns are "
-            f"{preview(names, count=50)}.{did_you_mean(name, names)} Set ITEM_ID_FIELD, "
+            f"{', '.join(map(shown, names[:50]))}.{did_you_mean(name, names)} Set ITEM_ID_FIELD, "
             "item_text_fields, item_category_field, item_brand_field and item_price_field to "
             "columns of this file"
         )

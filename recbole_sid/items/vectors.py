@@ -196,7 +196,7 @@ def _from_npy(path: Path, ids: list[str] | None, setting: str) -> tuple[list[str
         )
     try:
         return ids, np.lib.format.open_memmap(path, mode="r")  # refuses pickled objects
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # the header is parsed as Python's literals, and fails as they do
         raise InputError(f"{str(path)!r} is not a .npy file of numbers ({error})") from error
 
 

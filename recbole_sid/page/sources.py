@@ -119,6 +119,8 @@ def _compared(folder: Path, content: Mapping[str, Any]) -> tuple[list[Run], list
     for row in content["models"]:
         for one in row["runs"]:
             name = f"{row['model']}-{one['seed']}"
+            if Path(name).name != name:
+                raise InputError(f"'{folder / COMPARISON}' names a run {name!r}: make it again")
             where = folder / "runs" / name
             if one["state"] != "finished":
                 continue

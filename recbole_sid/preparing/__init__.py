@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_sid.errors import InputError, did_you_mean
+from recbole_sid.filesets import refuse_finished, written_together
 from recbole_sid.preparing.amazon import YEARS, amazon_mapping, category_of, compare
 from recbole_sid.preparing.mapping import DataMapping, read_mapping
 from recbole_sid.preparing.taobao import taobao_mapping
@@ -28,6 +29,7 @@ logger = logging.getLogger("recbole_sid")
 PRESETS = (*(f"amazon-{year}" for year in YEARS), "taobao")
 ENDINGS = (".inter", ".item", ".yaml", ".report.json", ".rejected.tsv")
 _NAME = re.compile(r"[\w][\w.-]*")
+_ELSEWHERE = "choose another --name"
 
 
 def prepare(
@@ -72,9 +74,9 @@ def prepare(
         raise InputError(f"--name is {name!r}, but must be letters, digits, _, - and dots")
     target = Path(output) / name
     paths = {ending: target / (name + ending) for ending in ENDINGS}
-    there = [str(path) for path in paths.values() if path.exists()]
-    if there and not overwrite:
-        raise InputError(f"'{there[0]}' exists: --overwrite replaces it, or choose another --name")
+    files = [path.name for path in paths.values()]
+    if not overwrite:
+        refuse_finished(target, name, files, _ELSEWHERE)
     _check_writable(target)
     if importlib.util.find_spec("duckdb") is None:
         raise InputError('prepare needs duckdb: pip install "recbole-sid[prepare]"')
@@ -86,7 +88,9 @@ def prepare(
         year = None if preset in (None, "taobao") else str(preset).removeprefix("amazon-")
         report = {"name": name, "preset": preset, **report}
         try:
-            _write(store, settings, name, paths, report, None if year is None else (year, default))
+            with written_together(target, name, files, _ELSEWHERE, overwrite):
+                of_amazon = None if year is None else (year, default)
+                _write(store, settings, name, paths, report, of_amazon)
         except OSError as error:
             raise InputError(f"'{target}' cannot be written: {error}") from error
     return {"folder": str(target), **report}
@@ -133,7 +137,7 @@ def _settings(
 
 def _read(store: Store, mapping: DataMapping) -> dict[str, Any]:
     """Fill the store; the counts of every step."""
-    from recbole_sid.preparing.core import filter_events
+    from recbole_sid.preparing.core import filter_events, refuse_twins
     from recbole_sid.preparing.events import read_events
     from recbole_sid.preparing.items import read_items
 
@@ -141,6 +145,7 @@ def _read(store: Store, mapping: DataMapping) -> dict[str, Any]:
     logger.info("items: %s of %s rows", f"{items['items']:,}", f"{items['rows']:,}")
     events = read_events(store, mapping.events, mapping.event_columns)
     logger.info("events: %s of %s rows", f"{events['kept']:,}", f"{events['rows']:,}")
+    refuse_twins(store)
     dropped = filter_events(store, mapping.events, mapping.minimum)
     return {"items": items, "events": events, "dropped": dropped}
 
@@ -176,7 +181,6 @@ def _write(
                 " ".join(amazon),
                 comparison["published"],
             )
-    paths[".inter"].parent.mkdir(parents=True, exist_ok=True)
     atomic.write_inter(store, paths[".inter"])
     report["result"]["item_file"] = atomic.write_items(
         store, paths[".item"], mapping.item_columns, mapping.items.keep_all

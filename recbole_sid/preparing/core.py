@@ -6,10 +6,37 @@ import logging
 from typing import Any
 
 from recbole_sid.errors import InputError
+from recbole_sid.limits import LONGEST_SHOWN
 from recbole_sid.preparing.mapping import EventSource, Minimum
-from recbole_sid.preparing.store import Store
+from recbole_sid.preparing.store import SHOWN, Store
 
 logger = logging.getLogger("recbole_sid")
+
+
+# Ids beyond ASCII whose text is there twice: composed (NFC) and decomposed, or as a look-alike
+# that Unicode calls the same, such as the Kelvin sign.
+_TWINS = """
+    SELECT min(name), max(name), form FROM (SELECT DISTINCT name, nfc_normalize(name) AS form
+                                            FROM ({names}) WHERE strlen(name) > length(name))
+    GROUP BY form HAVING count(*) > 1 OR strlen(form) = length(form) ORDER BY form"""
+_NAMES = {
+    "item": "SELECT item AS name FROM items UNION ALL SELECT item FROM events",
+    "user": "SELECT user AS name FROM events",
+}
+
+
+def refuse_twins(store: Store) -> None:
+    """InputError if two ids of the tables ``items`` and ``events`` are one text in two forms."""
+    for what, names in _NAMES.items():
+        twins = store.run(_TWINS.format(names=names)).fetchmany(SHOWN)
+        if twins:
+            first, second, form = twins[0]
+            second = form if second == first else second
+            raise InputError(
+                f"{what} ids are written in more than one Unicode form, and look the same: "
+                f"{ascii(first)[:LONGEST_SHOWN]} and {ascii(second)[:LONGEST_SHOWN]}"
+                f"{' and others' if len(twins) > 1 else ''}. Write all ids in one form (NFC)"
+            )
 
 
 def filter_events(store: Store, source: EventSource, minimum: Minimum) -> dict[str, Any]:

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from recbole_sid import settings
 from recbole_sid.errors import InputError, did_you_mean
-from recbole_sid.parsing import YamlLoader, read_yaml
+from recbole_sid.parsing import read_yaml
 from recbole_sid.resources import resource_dir
 from recbole_sid.settings import require
 
@@ -196,8 +194,7 @@ def read_mapping(path: str | Path) -> DataMapping:
     Raises:
         InputError: an unknown key (with the nearest known one), a missing or bad value.
     """
-    values = read_yaml(path)
-    _refuse_repeated_keys(Path(path))
+    values = read_yaml(path, "mapping")
     folder = Path(path).parent
     for section in ("items", "events"):
         part = values.get(section)
@@ -206,21 +203,6 @@ def read_mapping(path: str | Path) -> DataMapping:
             names = [named] if isinstance(named, str) else named
             part["files"] = [str(folder / n) if isinstance(n, str) else n for n in names]
     return build_mapping(values, str(path))
-
-
-def _refuse_repeated_keys(path: Path) -> None:
-    """Of a key that stands twice, yaml takes the last value and says nothing."""
-    left: list[yaml.Node | None] = [yaml.compose(path.read_text(encoding="utf-8"), YamlLoader)]
-    while left:
-        node = left.pop()
-        if isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key, value in node.value:
-                if key.value in seen:
-                    line = key.start_mark.line + 1
-                    raise InputError(f"mapping '{path}', line {line}: '{key.value}' is there twice")
-                seen.add(key.value)
-                left.append(value)
 
 
 def build_mapping(values: Mapping[str, Any], name: str) -> DataMapping:

@@ -10,6 +10,7 @@ import ast
 import csv
 import glob
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import duckdb
 
 from recbole_sid.errors import InputError, did_you_mean, preview
+from recbole_sid.limits import LONGEST_SHOWN, check_columns
 from recbole_sid.preparing.lines import Lines
 from recbole_sid.preparing.mapping import Source
 from recbole_sid.preparing.values import LONGEST_CELL
@@ -25,6 +27,16 @@ from recbole_sid.preparing.values import LONGEST_CELL
 # A block ends at so many rows, or characters of lines.
 BLOCK, CHARACTERS = 50_000, 1 << 25
 PARQUET_BLOCK = 20_000
+# Rows of Parquet that become Python objects at once. A small file may hold a long cell many times.
+PARQUET_FETCHED = 1_000
+# A literal takes 300 times its length while it is parsed, JSON 20 times.
+LONGEST_LITERAL = 1 << 20
+# Keys of objects that are remembered, to name them where one is missing.
+MOST_KEYS = 1_000
+# Of these types no value is long.
+_SHORT = re.compile(
+    r"BOOLEAN|U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\(.*\)|DATE|TIME[A-Z_ ]*|UUID"
+)
 _SUFFIXES = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -96,7 +108,7 @@ def read_blocks(
     keys = _Keys(files, needed)
     for file, form in zip(files, formats, strict=True):
         if form == "parquet":
-            yield from _parquet(file, wanted, needed, connection)
+            yield from _parquet(file, wanted, needed, report, connection)
         elif form in ("csv", "tsv"):
             yield from _separated(file, form, source, wanted, needed, report)
         else:
@@ -132,6 +144,7 @@ def _separated(
         names = source.header or _header(file, reader, lines)
         if names is None:
             return
+        check_columns(len(names), f"'{file}', line 1")
         width = len(names)
         # Behind the last cell of every row stands an empty one, for columns that are not there.
         places = [
@@ -140,7 +153,7 @@ def _separated(
         ]
         block = Block(file, [], [])
         while True:
-            start = lines.number + 1
+            start, lines.row = lines.number + 1, 0
             try:
                 row = next(reader)
             except StopIteration:
@@ -201,11 +214,16 @@ def _objects(
     block = Block(file, [], [])
     with Lines(file, encoding) as lines:
         for line in lines:
-            text = line.strip()
+            text, lines.row = line.strip(), 0
             if reason := lines.mend():
                 report(file, lines.number, reason, text)
                 continue
             if not text:
+                continue
+            if form == "literals" and len(text) > LONGEST_LITERAL:
+                report(
+                    file, lines.number, f"line of more than {LONGEST_LITERAL:,} characters", text
+                )
                 continue
             if lines.number == 1 and text.startswith("["):
                 raise InputError(
@@ -270,7 +288,10 @@ class _Keys:
     def add(self, row: dict[Any, Any]) -> None:
         if self.rows <= BLOCK:
             self.rows += 1
-            self.seen.update(name for name in row if isinstance(name, str))
+            for name in row:
+                known = isinstance(name, str) and len(name) <= LONGEST_SHOWN
+                if (known and len(self.seen) < MOST_KEYS) or name in self.needed:
+                    self.seen.add(name)
             if self.rows == BLOCK:
                 self.check()
 
@@ -280,23 +301,41 @@ class _Keys:
 
 
 def _parquet(
-    file: str, wanted: list[str], needed: list[str], connection: duckdb.DuckDBPyConnection
+    file: str,
+    wanted: list[str],
+    needed: list[str],
+    report: Report,
+    connection: duckdb.DuckDBPyConnection,
 ) -> Iterator[Block]:
-    """Parquet; the line of a row is its number."""
+    """Parquet; the line of a row is its number. Of too long a cell only the length is fetched."""
     cursor = connection.cursor()
     try:
         described = cursor.execute("DESCRIBE SELECT * FROM read_parquet(?)", [[file]]).fetchall()
-        names = [row[0] for row in described]
+        types = {row[0]: row[1] for row in described}
+        check_columns(len(described), f"'{file}'")
         for name in needed:
-            _find(file, name, names)
-        cells = ", ".join(
-            '"{}"'.format(name.replace('"', '""')) if name in names else "NULL" for name in wanted
-        )
+            _find(file, name, [row[0] for row in described])
+        cells, sizes = zip(*(_cell(name, types.get(name)) for name in wanted), strict=True)
         rows = cursor.execute(
-            f"SELECT {cells}, file_row_number FROM read_parquet(?, file_row_number=true)", [[file]]
+            f"SELECT {', '.join(cells)}, greatest({', '.join(sizes)}), {' + '.join(sizes)}, "
+            "file_row_number FROM read_parquet(?, file_row_number=true)",
+            [[file]],
         )
-        while block := rows.fetchmany(PARQUET_BLOCK):
-            yield Block(file, [row[-1] + 1 for row in block], [row[:-1] for row in block])
+        block, characters = Block(file, [], []), 0
+        while fetched := rows.fetchmany(min(PARQUET_FETCHED, PARQUET_BLOCK)):
+            for *row, longest, total, number in fetched:
+                if longest > LONGEST_CELL:
+                    reason = f"cell of more than {LONGEST_CELL:,} characters"
+                    report(file, number + 1, reason, " | ".join(map(str, row)))
+                    continue
+                block.lines.append(number + 1)
+                block.rows.append(row)
+                characters += total
+            if len(block.rows) >= PARQUET_BLOCK or characters > CHARACTERS:
+                yield block
+                block, characters = Block(file, [], []), 0
+        if block.rows:
+            yield block
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"'{file}' cannot be read as Parquet: {reason}") from error
@@ -304,12 +343,24 @@ def _parquet(
         cursor.close()
 
 
+def _cell(name: str, kind: str | None) -> tuple[str, str]:
+    """SQL for the value of a column, and for its length as text; ``kind`` None: no such column."""
+    if kind is None:
+        return "NULL", "0"
+    column = '"{}"'.format(name.replace('"', '""'))
+    if _SHORT.fullmatch(kind):
+        return column, "0"
+    text = column if kind == "VARCHAR" else f"{column}::VARCHAR"
+    size = f"coalesce(length({text}), 0)"
+    return f"CASE WHEN {size} <= {LONGEST_CELL} THEN {column} END", size
+
+
 def _find(file: str, name: str, names: list[str]) -> int:
     places = [place for place, known in enumerate(names) if known == name]
     if not places:
         raise InputError(
             f"'{file}' has no column '{name}'.{did_you_mean(name, names)} Its columns: "
-            f"{preview(names, count=50)}"
+            f"{preview((known[:LONGEST_SHOWN] for known in names), count=50)}"
         )
     if len(places) > 1:
         raise InputError(f"'{file}' has {len(places)} columns '{name}': give each its own name")

@@ -20,6 +20,7 @@ logger = logging.getLogger("recbole_sid")
 
 SHOWN = 10
 TEXT_SHOWN = 200  # characters of a row in the file of rejected rows
+REJECTED_HELD = 50_000  # rows that are left out, before they go to the disk
 LINES_LOGGED = 1_000_000
 FETCHED = 100_000
 _MEMORY = re.compile(r"\d+(\.\d+)? ?[kmgt]i?b", re.IGNORECASE)
@@ -71,6 +72,8 @@ class Store:
         """Leave a row out; ``part`` is ``items`` or ``events``."""
         shown = clean(text[:TEXT_SHOWN].encode("utf-8", "replace").decode(), with_html=False)
         self._rejected.append((part, file, line, reason, shown))
+        if len(self._rejected) == REJECTED_HELD:  # a file may hold nothing else
+            self.settle()
 
     def settle(self) -> None:
         """Write down what was rejected since the last call; under ``strict``, refuse it.

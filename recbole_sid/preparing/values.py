@@ -14,6 +14,8 @@ import math
 import re
 from typing import Any
 
+from recbole_sid.limits import INVISIBLE, has_invisible
+
 # Python's csv module, which pandas' parser is made of, takes no longer cell.
 LONGEST_CELL = 131_072
 SPACE = " \t\r\n\f\v"
@@ -78,6 +80,8 @@ def id_problem(text: str, name: str) -> str | None:
         return f"missing {name} id"
     if _CONTROL.search(text):
         return f"{name} id with a tab, line end or control character"
+    if has_invisible(text):
+        return f"{name} id with an invisible character"
     if text.startswith('"'):
         return f"{name} id that begins with a double quote"
     if text in _MISSING:
@@ -94,6 +98,8 @@ def sql_id_problem(column: str, name: str) -> str:
         WHEN {column} = '' THEN 'missing {name} id'
         WHEN regexp_matches({column}, '{CONTROL}')
             THEN '{name} id with a tab, line end or control character'
+        WHEN strlen({column}) > length({column}) AND regexp_matches({column}, '{INVISIBLE}')
+            THEN '{name} id with an invisible character'
         WHEN starts_with({column}, '"') THEN '{name} id that begins with a double quote'
         WHEN {column} IN ({words}) THEN '{name} id that RecBole reads as missing'
         WHEN length({column}) > {LONGEST_CELL}
@@ -123,9 +129,10 @@ def category_names(value: Any, separator: str) -> list[Any]:
 
 
 def price_text(text: str) -> str | None:
-    """The number in a price such as ``$1,299.00``; None if it is not understood."""
+    """The number in a price such as ``$1,299.00``; None if it is not understood or not finite."""
     found = _PRICE.fullmatch(text.strip(SPACE))
-    return found[1].replace(",", "") if found else None
+    number = found[1].replace(",", "") if found else ""
+    return number if is_number(number) else None
 
 
 def is_number(text: str) -> bool:

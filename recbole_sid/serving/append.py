@@ -8,7 +8,9 @@ export is written whose trie has them all. No published SID moves.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_sid import registry, run_folder
+from recbole_sid import distributed, registry, run_folder
 from recbole_sid.config import RunSettings
+from recbole_sid.distributed import World
 from recbole_sid.errors import InputError, preview
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.items.table import ItemTable
@@ -38,11 +41,11 @@ from recbole_sid.sid.append import Appended, append_codes, fullness
 from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.tokenizer.base import BaseCodes, Items
 from recbole_sid.tokenizer.pipeline import configured_tokenizer, item_vectors, source_of
+from recbole_sid.tokenizer.shared import assign_in_shares
 from recbole_sid.tokenizer.stored_weights import StoredWeights
 
 logger = logging.getLogger("recbole_sid")
 
-REPORT = "append_report.json"
 # Input files of the training that the new items need one of their own of.
 _FILES = ("item_embedding_file", "item_image_file")
 
@@ -91,6 +94,9 @@ def append(
 ) -> dict[str, Any]:
     """Write an export of ``run`` that knows the new ``items`` as well.
 
+    Under ``torchrun`` all processes call it alike: they share the encoding of the items and the
+    search for their codes; the report is given to all.
+
     Args:
         run: the folder of a finished run, or an export; also one that was appended to before.
         items: an ``.item`` file of the new items, with the columns that the tokenizer read in
@@ -125,9 +131,10 @@ def append(
         "item_image_file": item_image_file,
         "item_image_ids": item_image_ids,
     }
-    with claimed(output):
+    path = Path(items)
+    with distributed.joined() as world, claimed(output) if world.leads else nullcontext():
         return _append(
-            run, Path(items), output, known, overwrite, files, cache_dir, limits, show_progress
+            run, path, output, known, overwrite, files, cache_dir, limits, show_progress, world
         )
 
 
@@ -141,6 +148,7 @@ def _append(
     cache_dir: str | None,
     limits: Limits,
     show_progress: bool,
+    world: World,
 ) -> dict[str, Any]:
     clock = Clock()
     with clock("open"):
@@ -153,32 +161,20 @@ def _append(
         cls = config.tokenizer_spec.cls
         by_vectors = cls.assigns_by == "vectors"
         wanted = by_vectors or bundle.vectors is not None
-        vectors = item_vectors(config, tokens) if wanted else None
+        vectors = item_vectors(config, tokens, world) if wanted else None
         by_source = cls.needs_source or not by_vectors
         source = source_of(config, tokens) if by_source else None
         all_vectors = _with_vectors(bundle, vectors)
     with clock("assign"):
         stored = StoredWeights(weights_file)
-        made = configured_tokenizer(config).assign(Items(tokens, vectors, source=source), stored)
+        new = Items(tokens, vectors, source=source)
+        made = assign_in_shares(configured_tokenizer(config), new, stored, world)
+    if made is None:
+        return world.told()  # the first process goes on
     with clock("collisions"):
         appended = append_codes(bundle.sids, tokens, made.codes, made.space)
         columns = _with_columns(bundle, path, tokens)
-    with clock("write"):
-        # An export in the output may be the run itself, and has all been read by now.
-        tensors = _with_rows(bundle, of_items, len(tokens))
-        (output / REPORT).unlink(missing_ok=True)
-        write_export(
-            output,
-            bundle.settings,
-            appended.sids,
-            all_vectors,
-            tensors or bundle.folder / run_folder.WEIGHTS,
-            weights_file,
-            items=columns,
-            overwrite=overwrite,
-        )
-    seconds = clock.report()["seconds"]
-    report = {
+    report: dict[str, Any] = {
         "tokenizer": bundle.settings["tokenizer"],
         "generator": bundle.settings["generator"],
         "collision": bundle.sids.collision,
@@ -186,14 +182,33 @@ def _append(
         "items_after": appended.sids.n_items,
         "known_skipped": n_known,
         "without_own_vector": len(tokens) if of_items else 0,
-        "seconds": seconds,
-        "items_per_second": round(len(tokens) / max(seconds["total"], 1e-3), 1),
         **_judged(bundle.sids, appended, made, limits),
     }
-    run_folder.write_json(output / REPORT, report)
+    began = time.perf_counter()
+
+    def timed() -> dict[str, Any]:
+        clock.seconds["write"] = round(time.perf_counter() - began, 3)
+        seconds = clock.report()["seconds"]
+        rate = round(len(tokens) / max(seconds["total"], 1e-3), 1)
+        report.update(seconds=seconds, items_per_second=rate)
+        return report
+
+    # An export in the output may be the run itself, and has all been read by now.
+    tensors = _with_rows(bundle, of_items, len(tokens))
+    write_export(
+        output,
+        bundle.settings,
+        appended.sids,
+        all_vectors,
+        tensors or bundle.folder / run_folder.WEIGHTS,
+        weights_file,
+        items=columns,
+        overwrite=overwrite,
+        report=timed,
+    )
     logger.info("Appended %s items to %s: %s", len(tokens), bundle.sids.n_items, output)
     logger.info("%s", "; ".join(report["retokenize"]) or "No need to tokenize again")
-    return report
+    return world.told(report)
 
 
 # -- what cannot be done --------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ from recbole_sid.model.recommender import SIDRecommender, user_buckets
 from recbole_sid.parsing import read_yaml
 from recbole_sid.quick_start import require_finished
 from recbole_sid.resources import resource_dir
-from recbole_sid.settings import build
+from recbole_sid.settings import build, require
 from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.version import __version__
 from recbole_sid.weights import load_weights, write_weights
@@ -57,6 +57,13 @@ _OPTIONAL = (run_folder.VECTORS, run_folder.TOKENIZER, ITEMS)
 # Places on the machine of the training, which nothing but training reads.
 _PLACES = ("data_path", "cache_dir")
 _NO_USER = "[PAD]"
+# What columns of an export that filter may hold; None is no bound.
+_TIMES = {int, float, type(None)}
+_KINDS: dict[str, set[type]] = {
+    "allowed": {bool},
+    "available_from": _TIMES,
+    "available_until": _TIMES,
+}
 _CHUNK = 2**20
 
 # A value an item, in the order of the SIDs, by the name of the column.
@@ -147,7 +154,9 @@ def open_bundle(folder: str | Path, device: torch.device | str | None = None) ->
         raise InputError(f"'{folder}' has no {run_folder.VECTORS}, which its generator reads")
     # A user is given as one of the hashes that the generator tells apart.
     buckets = torch.arange(settings["user_tokens"] if "user_tokens" in spec.keys else 0)
-    window = settings["MAX_ITEM_LIST_LENGTH"]
+    window = settings.get("MAX_ITEM_LIST_LENGTH")
+    whole = type(window) is int and window >= 1
+    require(whole, "MAX_ITEM_LIST_LENGTH", window, "a whole number, at least 1")
     generator = spec.cls(typed, Catalogue(sids, vectors), window, buckets)
     held = _Held(generator, sids).to(_device(settings) if device is None else device)
     load_weights(cast(SIDRecommender, held), folder / run_folder.WEIGHTS)
@@ -237,6 +246,7 @@ def write_export(
     tokenizer_file: str | Path | None,
     items: Columns | None = None,
     overwrite: bool = False,
+    report: Callable[[], Mapping[str, Any]] | None = None,
 ) -> Path:
     """Write an export; the folder appears whole or not at all.
 
@@ -249,6 +259,7 @@ def write_export(
             written as those of ``sids``.
         tokenizer_file: a run's ``tokenizer.safetensors``.
         items: plain values by column, as :func:`.item_columns` gives them.
+        report: gives what ``append_report.json`` holds, asked for when all else is written.
 
     Returns:
         ``output``.
@@ -281,6 +292,8 @@ def write_export(
         # safetensors lets only the owner read its files; a service may be someone else.
         for name in names:
             (temporary / name).chmod((temporary / HEAD).stat().st_mode)
+        if report is not None:
+            run_folder.write_json(temporary / APPENDED, report())
         flush(temporary)
         _move(temporary, output)
     except OSError as error:
@@ -423,6 +436,9 @@ def _read_columns(path: Path, sids: SemanticIDs) -> Columns:
         return {}
     columns = run_folder.read_json(path, "write the export again")
     for name, values in columns.items():
+        kinds = _KINDS.get(name)
+        if not isinstance(values, list) or (kinds and not kinds.issuperset(map(type, values))):
+            raise InputError(f"'{path}' holds wrong values of '{name}': write the export again")
         if len(values) != sids.n_items:
             raise InputError(
                 f"'{path}' has {len(values)} values of '{name}', but there are {sids.n_items} "

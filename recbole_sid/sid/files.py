@@ -24,6 +24,8 @@ from recbole_sid.files import CannotWrite
 FORMAT = "recbole-sid"
 VERSION = 1
 SUFFIXES = (".json", ".safetensors")
+# Bytes: 2 GB, some 40 million items. Read as JSON they take ten times as much memory.
+MAX_JSON = 1 << 31
 MAX_CODE = int(np.iinfo(np.int32).max)
 HEAD = {"format": str, "version": int, "collision": str, "sizes": list, "provenance": dict}
 TENSORS = {"codes": ("I32", 2), "token_bytes": ("U8", 1), "token_ends": ("I64", 1)}
@@ -75,7 +77,15 @@ def read_json(path: Path) -> dict[str, Any]:
     One of ours must be as it was written; without its seal it may be written by hand.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        if path.exists() and not path.is_file():
+            raise InputError("is no file, but a folder or a device; check the path")
+        with path.open("rb") as file:
+            content = file.read(MAX_JSON + 1)
+        if len(content) > MAX_JSON:
+            raise InputError(
+                f"has more than {MAX_JSON:,} bytes; write so large a table as .safetensors"
+            )
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
@@ -108,8 +118,8 @@ def codes_of_items(items: Mapping[str, Any]) -> np.ndarray:
             for code in row:
                 if type(code) is not int or not 0 <= code <= MAX_CODE:
                     raise InputError(
-                        f"item {token!r} has the code {shown(code)}, but a code must be a whole "
-                        f"number from 0 to {MAX_CODE}"
+                        f"item {shown(token)} has the code {shown(code)}, but a code must be a "
+                        f"whole number from 0 to {MAX_CODE}"
                     )
     return np.array(values, dtype=np.int32).reshape(len(items), -1)  # (n, L)
 
@@ -121,11 +131,12 @@ def check_rows(items: Mapping[str, Any]) -> None:
     width = None
     for token, row in items.items():
         if not isinstance(row, list) or not row:
-            raise InputError(f"item {token!r} has {shown(row)}, but must have a list of codes")
+            raise InputError(f"item {shown(token)} has {shown(row)}, but must have a list of codes")
         width = width or len(row)
         if len(row) != width:
             raise InputError(
-                f"item {token!r} has {len(row)} codes, but must have {width} like the items before"
+                f"item {shown(token)} has {len(row)} codes, but must have {width} like the items "
+                "before"
             )
 
 

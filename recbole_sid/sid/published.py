@@ -110,7 +110,7 @@ def _code(token: str, letter: str, text: object) -> int:
     match = LETTERED.fullmatch(text) if isinstance(text, str) else None
     if match is None or match[1] != letter:
         raise InputError(
-            f"item {token!r} has {files.shown(text)} where '<{letter}_…>' with a whole number "
-            "must stand; the letters must name the levels in order a, b, c, …"
+            f"item {files.shown(token)} has {files.shown(text)} where '<{letter}_…>' with a whole "
+            "number must stand; the letters must name the levels in order a, b, c, …"
         )
     return int(match[2])

@@ -188,6 +188,7 @@ class Tokenizer(ABC, Generic[S]):
             in any order need parallel ones.
         can_assign: whether :meth:`assign` works.
         assigns_by: what :meth:`assign` reads of an item, its row of ``vectors`` or of ``source``.
+        collapse_remedy: what to do when the codes of a level have collapsed.
         trains: whether fitting takes long enough to keep its codes in the cache.
         checkpoint: set by stage 1 when the codes will be kept. :meth:`fit_sorted` may write to it
             all that it needs to go on after it was killed; those that take seconds need not.
@@ -203,6 +204,7 @@ class Tokenizer(ABC, Generic[S]):
     parallel: ClassVar[bool] = False
     can_assign: ClassVar[bool] = False
     assigns_by: ClassVar[Literal["vectors", "source"]] = "vectors"
+    collapse_remedy: ClassVar[str] = "choose another tokenizer, such as rqkmeans"
     trains: ClassVar[bool] = True
 
     def __init__(self, settings: S, *, seed: int, device: torch.device, progress: bool) -> None:

@@ -46,20 +46,25 @@ def describe(use: dict[str, Any]) -> str:
 def warn_if_collapsed(
     use: dict[str, Any], sizes: Sequence[int], n_items: int, collapse_below: float, remedy: str
 ) -> None:
-    """Warn of each level with a perplexity below ``collapse_below`` of the best it could have.
+    """Warn of each level that :func:`collapsed` finds."""
+    for told in collapsed(use, sizes, n_items, collapse_below):
+        logger.warning("%s. Remedy: %s", told, remedy)
+
+
+def collapsed(
+    use: dict[str, Any], sizes: Sequence[int], n_items: int, collapse_below: float
+) -> list[str]:
+    """A sentence on each level with a perplexity below ``collapse_below`` of the best it could be.
 
     The best is min(size of the level, n_items): every code used equally often.
     """
-    for level, (perplexity, size) in enumerate(zip(use["perplexity"], sizes, strict=True), start=1):
-        bound = collapse_below * min(size, n_items)
-        if perplexity < bound:
-            logger.warning(
-                "LEVEL %d HAS COLLAPSED: its perplexity is %.1f of %d codes, below the bound %.1f "
-                "(tokenizer_collapse_below = %g). Many items share a code. Remedy: %s",
-                level,
-                perplexity,
-                size,
-                bound,
-                collapse_below,
-                remedy,
-            )
+    bounds = [collapse_below * min(size, n_items) for size in sizes]
+    return [
+        f"LEVEL {level} HAS COLLAPSED: its perplexity is {perplexity:.1f} of {size} codes, below "
+        f"the bound {bound:.1f} (tokenizer_collapse_below = {collapse_below:g}). Many items share "
+        "a code"
+        for level, (perplexity, size, bound) in enumerate(
+            zip(use["perplexity"], sizes, bounds, strict=True), start=1
+        )
+        if perplexity < bound
+    ]

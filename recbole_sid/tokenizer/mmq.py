@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from recbole_sid.errors import InputError
 from recbole_sid.seeds import random_state, set_random_state
 from recbole_sid.sid.space import CodeSpace
 from recbole_sid.tokenizer.base import BaseCodes, Items, Tokenizer, logger, seeded
 from recbole_sid.tokenizer.blocks import in_blocks
 from recbole_sid.tokenizer.code_use import code_use, warn_if_collapsed
+from recbole_sid.tokenizer.finite import FiniteWatch
 from recbole_sid.tokenizer.largest_groups import largest_groups
 from recbole_sid.tokenizer.losses import codebook_loss, commitment_loss
 from recbole_sid.tokenizer.mmq_inputs import (
@@ -86,6 +86,7 @@ class MMQ(Tokenizer[MMQSettings]):
     needs_behaviour: ClassVar[bool] = True
     parallel: ClassVar[bool] = True
     can_assign: ClassVar[bool] = True
+    collapse_remedy: ClassVar[str] = COLLAPSE_REMEDY
 
     def fit_sorted(self, items: Items) -> BaseCodes:
         settings = self.settings
@@ -235,14 +236,13 @@ class MMQ(Tokenizer[MMQSettings]):
             total=settings.epochs,
             disable=not self.progress,
         )
+        remedy = f"Lower tokenizer_learning_rate ({settings.learning_rate})"
+        watch = FiniteWatch(self.name, remedy, self.checkpoint, self.device)
         for epoch in bar:
-            means = self._epoch(network, optimizer, rows, progress)
+            watch.begin_epoch(epoch)
+            means = self._epoch(network, optimizer, rows, progress, watch)
+            watch.end_epoch(network)
             loss = sum(means.values())
-            if not np.isfinite(loss):
-                raise InputError(
-                    f"the loss of the tokenizer is {loss} in epoch {epoch}: lower "
-                    f"tokenizer_learning_rate, which is {settings.learning_rate}"
-                )
             bar.set_postfix(loss=f"{loss:.4g}")
             if epoch % settings.log_every == 0 or epoch == settings.epochs:
                 progress.history.append(diagnosed(network, rows, settings, epoch, means))
@@ -257,6 +257,7 @@ class MMQ(Tokenizer[MMQSettings]):
         optimizer: torch.optim.Optimizer,
         rows: Tensor,
         progress: Progress,
+        watch: FiniteWatch,
     ) -> dict[str, float]:
         """One pass over the items in random order; the mean of every term of the loss."""
         settings = self.settings
@@ -265,8 +266,10 @@ class MMQ(Tokenizer[MMQSettings]):
         for batch in torch.randperm(len(rows), device=self.device).split(settings.batch_size):
             output = network(self._some_hidden(network, rows[batch]))
             terms = self.losses(network, output)
+            loss = torch.stack(list(terms.values())).sum()
+            watch.see(loss)
             optimizer.zero_grad()
-            torch.stack(list(terms.values())).sum().backward()
+            loss.backward()
             optimizer.step()
             progress.restarted += network.follow(output, settings.restart_after)
             self._adapt_penalty(network, output)

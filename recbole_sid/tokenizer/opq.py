@@ -71,6 +71,7 @@ class OPQ(Tokenizer[OPQSettings]):
     name: ClassVar[str] = "opq"
     needs_vectors: ClassVar[bool] = True
     can_assign: ClassVar[bool] = True
+    collapse_remedy: ClassVar[str] = COLLAPSE_REMEDY
     parallel: ClassVar[bool] = True
 
     def fit_sorted(self, items: Items) -> BaseCodes:

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from recbole_sid.checkpoint import Checkpoint, building
+from recbole_sid.distributed import World
+from recbole_sid.errors import InputError
 from recbole_sid.items.encoder import EncoderSettings, encode
 from recbole_sid.items.pairs import Interactions, ItemPairs, PairSettings, item_pairs
 from recbole_sid.items.prompt import Prompt, PromptSettings
@@ -27,6 +29,7 @@ from recbole_sid.items.schema import schema_columns
 from recbole_sid.items.source import ItemSource
 from recbole_sid.items.table import ItemFields, ItemTable
 from recbole_sid.items.vectors import VectorSettings, load_item_vectors
+from recbole_sid.out_of_memory import ENCODING, TOKENIZING, memory_for
 from recbole_sid.seeds import stage_seed
 from recbole_sid.settings import build
 from recbole_sid.sid.collisions import apply_collision, needs_space
@@ -34,6 +37,7 @@ from recbole_sid.sid.quality import quality
 from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.tokenizer.base import Items, Tokenizer
 from recbole_sid.tokenizer.code_cache import Fitted, read_cache, write_cache
+from recbole_sid.tokenizer.code_use import code_use, collapsed
 
 if TYPE_CHECKING:
     from recbole_sid.config import Config, RunSettings
@@ -127,14 +131,19 @@ def configured_tokenizer(config: ItemConfig) -> Tokenizer:
     )
 
 
-def catalogue_items(config: Config, tokens: tuple[str, ...]) -> Items:
-    """What the configured tokenizer reads of each item by itself: all but pairs and behaviour."""
+def catalogue_items(config: Config, tokens: tuple[str, ...], world: World | None = None) -> Items:
+    """What the configured tokenizer reads of each item by itself: all but pairs and behaviour.
+
+    Args:
+        world: as for :func:`item_vectors`.
+    """
     cls = config.tokenizer_spec.cls
-    return Items(
-        tokens,
-        item_vectors(config, tokens) if cls.needs_vectors else None,
-        source=source_of(config, tokens) if cls.needs_source else None,
-    )
+    with memory_for("stage 1, encoding of the items", ENCODING, config.final_config_dict):
+        return Items(
+            tokens,
+            item_vectors(config, tokens, world) if cls.needs_vectors else None,
+            source=source_of(config, tokens) if cls.needs_source else None,
+        )
 
 
 def fitted_codes(config: Config, tokenizer: Tokenizer, items: Items) -> Fitted:
@@ -149,16 +158,32 @@ def fitted_codes(config: Config, tokenizer: Tokenizer, items: Items) -> Fitted:
         tokenizer.checkpoint = Checkpoint(path)
     with_space = needs_space(config.run.collision)
     if path is None:
-        return _fit(config, tokenizer, items, settings)
-    fitted = _cached(path, items.tokens, with_space)
-    if fitted is None:
+        fitted = _fit(config, tokenizer, items, settings)
+        _refuse_collapsed(config, tokenizer, fitted.base)
+        return fitted
+    kept = _cached(path, items.tokens, with_space)
+    if kept is None:
         with building(path):
-            fitted = _cached(path, items.tokens, with_space)  # another process may have made it
-            if fitted is None:
-                fitted = _fit(config, tokenizer, items, settings)
-                write_cache(path, fitted)
+            kept = _cached(path, items.tokens, with_space)  # another process may have made it
+            if kept is None:
+                kept = _fit(config, tokenizer, items, settings)
+                write_cache(path, kept)
     Checkpoint(path).finish()
-    return fitted
+    _refuse_collapsed(config, tokenizer, kept.base)
+    return kept
+
+
+def _refuse_collapsed(config: Config, tokenizer: Tokenizer, base: SemanticIDs) -> None:
+    """Under ``strict`` collapsed codes are an error; else the fit has warned of them."""
+    bound = vars(tokenizer.settings).get("collapse_below")
+    if bound is None or not config.run.strict:
+        return
+    found = collapsed(code_use(base.codes, base.sizes), base.sizes, base.n_items, bound)
+    if found:
+        raise InputError(
+            f"strict: tokenizer {config['tokenizer']}: {'; '.join(found)}. Remedy: "
+            f"{tokenizer.collapse_remedy}; or run without --strict"
+        )
 
 
 def _cached(path: Path, tokens: tuple[str, ...], with_space: bool) -> Fitted | None:
@@ -169,7 +194,9 @@ def _cached(path: Path, tokens: tuple[str, ...], with_space: bool) -> Fitted | N
 
 
 def _fit(config: Config, tokenizer: Tokenizer, items: Items, settings: Mapping[str, Any]) -> Fitted:
-    made = tokenizer.fit(replace(items, titles=titles(config, items.tokens)))
+    stage = f"stage 1, tokenizer {config.tokenizer_spec.name}"
+    with memory_for(stage, TOKENIZING, config.final_config_dict):
+        made = tokenizer.fit(replace(items, titles=titles(config, items.tokens)))
     extras = {"space": made.space, "embeddings": made.embeddings, "weights": made.weights}
     provenance = {
         "tokenizer": config.tokenizer_spec.name,
@@ -204,8 +231,14 @@ def describe(sids: SemanticIDs) -> str:
     return f"{shape}; {shared}, perplexity {perplexity}"
 
 
-def item_vectors(config: ItemConfig, tokens: tuple[str, ...]) -> np.ndarray:
-    """One vector an item, float32 (n, d): the user's own, or the encoded prompts."""
+def item_vectors(
+    config: ItemConfig, tokens: tuple[str, ...], world: World | None = None
+) -> np.ndarray:
+    """One vector an item, float32 (n, d): the user's own, or the encoded prompts.
+
+    Args:
+        world: processes that all call this alike and share the encoding; None: this one alone.
+    """
     values: Mapping[str, Any] = config.final_config_dict
     own = build(VectorSettings, values)
     if own.item_embedding_file is not None:
@@ -216,6 +249,7 @@ def item_vectors(config: ItemConfig, tokens: tuple[str, ...]) -> np.ndarray:
         config.run.cache_folder / "vectors",
         config["device"],
         bool(config["show_progress"]),
+        world,
     )
 
 

@@ -59,6 +59,7 @@ class RQKMeans(Tokenizer[RQKMeansSettings]):
     name: ClassVar[str] = "rqkmeans"
     needs_vectors: ClassVar[bool] = True
     can_assign: ClassVar[bool] = True
+    collapse_remedy: ClassVar[str] = COLLAPSE_REMEDY
 
     def fit_sorted(self, items: Items) -> BaseCodes:
         assert items.vectors is not None

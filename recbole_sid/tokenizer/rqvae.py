@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from recbole_sid.errors import InputError
 from recbole_sid.seeds import random_state, set_random_state
 from recbole_sid.sid.groups import group
 from recbole_sid.sid.quality import entropy
@@ -20,6 +19,7 @@ from recbole_sid.tokenizer.autoencoder import Autoencoded, Autoencoder, encode, 
 from recbole_sid.tokenizer.base import BaseCodes, Items, Tokenizer, logger, seeded
 from recbole_sid.tokenizer.blocks import in_blocks
 from recbole_sid.tokenizer.code_use import code_use, describe, warn_if_collapsed
+from recbole_sid.tokenizer.finite import FiniteWatch
 from recbole_sid.tokenizer.largest_groups import largest_groups
 from recbole_sid.tokenizer.losses import (
     codebook_loss,
@@ -82,6 +82,7 @@ class RQVAE(Tokenizer[RQVAESettings]):
     name: ClassVar[str] = "rqvae"
     needs_vectors: ClassVar[bool] = True
     can_assign: ClassVar[bool] = True
+    collapse_remedy: ClassVar[str] = COLLAPSE_REMEDY
 
     def __init__(
         self, settings: RQVAESettings, *, seed: int, device: torch.device, progress: bool
@@ -242,17 +243,22 @@ class RQVAE(Tokenizer[RQVAESettings]):
             total=settings.epochs,
             disable=not self.progress,
         )
+        remedy = f"Lower tokenizer_learning_rate ({settings.learning_rate})"
+        watch = FiniteWatch(self.name, remedy, self.checkpoint, self.device)
         for epoch in bar:
             model.train()
             self.begin_epoch(epoch)
+            watch.begin_epoch(epoch)
             totals: dict[str, Tensor] = {}
             seen = 0
             for rows in self.batches(len(vectors)):
                 batch = vectors[rows]
                 output = model(batch)
                 terms = self.losses(output, batch, rows)
+                loss = torch.stack(list(terms.values())).sum()
+                watch.see(loss)
                 optimizer.zero_grad()
-                torch.stack(list(terms.values())).sum().backward()
+                loss.backward()
                 optimizer.step()
                 progress.restarted += model.quantizer.follow(
                     output.quantized, settings.restart_after
@@ -260,16 +266,12 @@ class RQVAE(Tokenizer[RQVAESettings]):
                 seen += len(rows)
                 for name, term in terms.items():
                     totals[name] = totals.get(name, 0) + term.detach() * len(rows)
+            watch.end_epoch(model)
             means = {name: float(total) / seen for name, total in totals.items()}
-            loss = sum(means.values())
-            if not np.isfinite(loss):
-                raise InputError(
-                    f"the loss of the tokenizer is {loss} in epoch {epoch}: lower "
-                    f"tokenizer_learning_rate, which is {settings.learning_rate}"
-                )
-            bar.set_postfix(loss=f"{loss:.4g}")
+            mean = sum(means.values())
+            bar.set_postfix(loss=f"{mean:.4g}")
             if epoch % settings.log_every == 0 or epoch == settings.epochs:
-                entry = self._diagnosed(encode(model, vectors), epoch, loss, means)
+                entry = self._diagnosed(encode(model, vectors), epoch, mean, means)
                 progress.history.append(entry)
             progress.epoch = epoch
             if self.checkpoint is not None:

@@ -23,6 +23,7 @@ from recbole_sid.tokenizer.backbone import Backbone
 from recbole_sid.tokenizer.balanced_batches import BalancedBatches
 from recbole_sid.tokenizer.base import BaseCodes, Items, Tokenizer, logger, seeded
 from recbole_sid.tokenizer.code_use import code_use, describe, warn_if_collapsed
+from recbole_sid.tokenizer.finite import FiniteWatch
 from recbole_sid.tokenizer.granularity import granularity
 from recbole_sid.tokenizer.largest_groups import largest_groups
 from recbole_sid.tokenizer.reconstruction import Summaries, summary_decoder
@@ -111,6 +112,7 @@ class UniSID(Tokenizer[UniSIDSettings]):
     needs_source: ClassVar[bool] = True
     parallel: ClassVar[bool] = True
     can_assign: ClassVar[bool] = True
+    collapse_remedy: ClassVar[str] = COLLAPSE_REMEDY
     assigns_by: ClassVar[Literal["vectors", "source"]] = "source"
 
     def fit_sorted(self, items: Items) -> BaseCodes:
@@ -212,8 +214,14 @@ class UniSID(Tokenizer[UniSIDSettings]):
                 "random": random_state(self.device),
             }
 
+        remedy = (
+            f"Lower tokenizer_learning_rate ({settings.learning_rate}) or "
+            f"tokenizer_head_learning_rate ({settings.head_learning_rate})"
+        )
+        finite = FiniteWatch(self.name, remedy, self.checkpoint, self.device)
         for epoch in range(progress.epoch + 1, settings.epochs + 1):
             modules.train()
+            finite.begin_epoch(epoch)
             repulsion.begin_epoch(epoch, settings.epochs)
             watch = EpochWatch(settings.levels, settings.sizes[0])
             bar = tqdm(
@@ -229,19 +237,15 @@ class UniSID(Tokenizer[UniSIDSettings]):
                 )
                 terms = self._losses(encoded, step, catalogue, decoder, summaries, repulsion, watch)
                 loss = torch.stack(list(terms.values())).sum()
+                finite.see(loss)
                 optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(trained, settings.clip_norm)
                 optimizer.step()
                 schedule.step()
                 watch.see(terms, encoded.codes.detach(), step.n_anchors)
+            finite.end_epoch(modules)
             entry = {"epoch": epoch, **watch.means(), **batches.figures(), **repulsion.figures()}
-            if not np.isfinite(entry["loss"]):
-                raise InputError(
-                    f"the loss of the tokenizer is {entry['loss']} in epoch {epoch}: lower "
-                    f"tokenizer_learning_rate, which is {settings.learning_rate}, or "
-                    f"tokenizer_head_learning_rate, which is {settings.head_learning_rate}"
-                )
             progress.history.append(entry)
             logger.info("unisid epoch %d: %s", epoch, describe_epoch(entry, repulsion))
             progress.epoch = epoch

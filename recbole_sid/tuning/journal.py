@@ -17,6 +17,7 @@ from tqdm import tqdm
 from recbole_sid.comparison.running import say, spelled
 from recbole_sid.errors import InputError
 from recbole_sid.run_folder import read_json, write_json
+from recbole_sid.settings import build
 from recbole_sid.tuning.plan import TRIALS, Plan
 
 State = Literal["finished", "stopped", "failed"]
@@ -147,8 +148,10 @@ def read_record(file: Path) -> Record:
         InputError: the file is not one.
     """
     try:
-        return Record(**read_json(file, "remove it, then the trial is trained again"))
-    except TypeError as error:
+        record = Record(**read_json(file, "remove it, then the trial is trained again"))
+        build(Record, asdict(record))  # checks the types
+        return record
+    except (TypeError, InputError) as error:
         raise InputError(f"'{file}' cannot be read: {error}. Remove it") from error
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from recbole_sid import run_folder
 from recbole_sid.config import Config
 from recbole_sid.errors import InputError
-from recbole_sid.files import CannotWrite
+from recbole_sid.files import CannotWrite, remove_leftovers
 from recbole_sid.parsing import read_yaml
 from recbole_sid.quick_start import checked_config
 from recbole_sid.resources import resource_dir
@@ -22,6 +22,8 @@ from recbole_sid.tuning.space import Space, read_space
 
 SEARCH = "search.json"
 TRIALS = "trials"
+# The files that a search writes to its folder, as patterns.
+_WRITTEN = (SEARCH, "trials.*", "best.yaml", "result.json", "timing.json")
 # Trials that differ in these would not be measured alike, or would not differ at all.
 _FIXED = (
     *("model", "dataset", "data_path", "load_col", "benchmark_filename", "seed", "reproducibility"),
@@ -165,6 +167,9 @@ def open_folder(plan: Plan, overwrite: bool) -> None:
     folder, file = plan.folder, plan.folder / SEARCH
     identity = json.loads(json.dumps(plan.identity()))
     try:
+        # What a search leaves that was killed while it wrote.
+        remove_leftovers(folder, _WRITTEN)
+        remove_leftovers(folder / TRIALS, ["*.json"])
         held = {each.name for each in folder.iterdir()} if folder.is_dir() else set()
         if held - {run_folder.LOCK} and not file.is_file():
             raise InputError(f"'{folder}' is not the folder of a search: name another --output")
@@ -179,9 +184,10 @@ def open_folder(plan: Plan, overwrite: bool) -> None:
                     f"'{folder}' holds another search, which differs in: {', '.join(other)} "
                     "(inputs: the data or the code). Name another --output, or --overwrite"
                 )
-        (folder / TRIALS).mkdir(parents=True, exist_ok=True)
-        (folder / "logs").mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         run_folder.write_json(file, identity)
+        for name in (TRIALS, "logs"):
+            (folder / name).mkdir(exist_ok=True)
     except CannotWrite:
         raise
     except OSError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,7 +86,7 @@ def execute(job: Prepared, on_evaluation: Callable[[dict[str, Any]], object]) ->
     reason = ""
     if not (job.folder / VALIDATION).is_file():  # else it ended just before the search was killed
         changes = {"OMP_NUM_THREADS": str(job.threads)}
-        code = run_process(_CHILD, [str(job.folder)], job.log, listen, changes, subprocess.PIPE)
+        code = run_process(_CHILD, [str(job.folder)], job.log, listen, changes)
         if code in (-signal.SIGINT, -signal.SIGTERM):
             raise Interrupted(f"trial {job.trial} was ended by {signal.Signals(-code).name}")
         if not (job.folder / VALIDATION).is_file():

@@ -10,7 +10,6 @@ A line of RecBole's format is ``key kind values``: ``layers choice [1, 2]``, ``d
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -19,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from recbole_sid.errors import InputError, did_you_mean
-from recbole_sid.parsing import parse_value, read_yaml
+from recbole_sid.parsing import MAX_YAML_BYTES, parse_value, read_yaml
 
 KINDS = {"choice": "[A, B, …]", "uniform": "LOW, HIGH", "loguniform": "LOW, HIGH"}
 KINDS["quniform"] = "LOW, HIGH, STEP"
 _YAML = (".yaml", ".yml")
 _CODE = re.compile(r"__|\w\(|\*|;|\b(?:lambda|import|for|eval|exec)\b")
+_MOST = 1e300  # the numbers of a space are further from infinity than any step could lead
 _DIGITS = 6  # of a number that is drawn: what stands in a table is what is trained with
 
 
@@ -131,9 +131,13 @@ def read_space(path: str | Path) -> Space:
 
 def _of_lines(path: Path) -> list[Dimension]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            lines = file.read(MAX_YAML_BYTES + 1).decode("utf-8").splitlines()
+            more = file.tell() > MAX_YAML_BYTES
+    except (OSError, ValueError) as error:
         raise InputError(f"space file '{path}' cannot be read: {error}") from error
+    if more:
+        raise InputError(f"space file '{path}' has more than {MAX_YAML_BYTES:,} bytes: no space")
     found: dict[str, Dimension] = {}
     for number, line in enumerate(lines, start=1):
         parts = line.split(None, 2)
@@ -147,8 +151,8 @@ def _of_lines(path: Path) -> list[Dimension]:
             raise InputError(f"{where}: '{key}' comes twice")
         _require_kind(where, kind)
         values = parse_value(text.strip()) if kind == "choice" else _numbers(where, text)
-        if kind == "loguniform":
-            if max(values, default=0) > math.log(1e300):
+        if kind == "loguniform" and all(map(_is_number, values)):
+            if max(values, default=0) > math.log(_MOST):
                 raise InputError(f"{where}: {text} are exponents of e, and e to them is no number")
             values = [math.exp(value) for value in values]
         found[key] = _dimension(f"{where}, '{key}'", key, kind, values)
@@ -184,11 +188,16 @@ def _dimension(where: str, key: str, kind: str, values: Any) -> Dimension:
         raise InputError(f"{wanted}, not {values!r}")
     if kind == "choice":
         _refuse_code(where, values)
-        if not values or len({json.dumps(value, sort_keys=True) for value in values}) < len(values):
+        for value in values:
+            if not _is_plain(value):
+                raise InputError(
+                    f"{where}: {value!r} is no setting: a choice is of finite numbers, texts, "
+                    "true, false, ~, and lists and mappings of these"
+                )
+        if not values or len(set(map(repr, values))) < len(values):
             raise InputError(f"{wanted}, each value once, not {list(values)!r}")
         return Dimension(key, kind, values=tuple(values))
-    plain = all(type(v) in (int, float) and math.isfinite(v) for v in values)
-    if not plain or len(values) != len(KINDS[kind].split(",")):
+    if not all(map(_is_number, values)) or len(values) != len(KINDS[kind].split(",")):
         raise InputError(f"{wanted}, numbers, not {list(values)!r}")
     low, high, *step = (float(value) for value in values)
     if not low < high or (step and not 0 < step[0] <= high - low):
@@ -196,6 +205,19 @@ def _dimension(where: str, key: str, kind: str, values: Any) -> Dimension:
     if kind == "loguniform" and low <= 0:
         raise InputError(f"{wanted}, LOW above 0, not {low}")
     return Dimension(key, kind, numbers=(low, high, *step))
+
+
+def _is_number(value: Any) -> bool:
+    # NaN fails the comparison.
+    return type(value) in (int, float) and abs(value) <= _MOST
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(inner) for key, inner in value.items())
+    return value is None or isinstance(value, (str, bool)) or _is_number(value)
 
 
 def _refuse_code(where: str, value: Any) -> None:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from recbole_sid import compat, run_folder
 from recbole_sid.errors import InputError
 from recbole_sid.logs import logging_run
 from recbole_sid.memory import keep_freed_memory
+from recbole_sid.parent import end_with_parent
 from recbole_sid.quick_start import checked_config, read_data, trainer_class
 from recbole_sid.trainer import SIDTrainer
 
@@ -79,7 +78,7 @@ def _plain(score: Any, metrics: Any) -> dict[str, Any]:
 
 def main() -> int:
     """The process of a trial; its one argument is the folder."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     folder = Path(sys.argv[1])
     keep_freed_memory()
     with logging_run() as log, (folder / EVALUATIONS).open("a", encoding="utf-8") as lines:
@@ -98,9 +97,3 @@ def main() -> int:
             return 2
     run_folder.write_json(folder / VALIDATION, result)
     return 0
-
-
-def _end_with_parent() -> None:
-    """The search holds the other end of standard input: when it is gone, so is its trial."""
-    os.read(sys.stdin.fileno(), 1)
-    os._exit(1)

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from recbole_sid.escaping import in_csv, in_markdown
 from recbole_sid.files import written_whole
 from recbole_sid.run_folder import write_json
 from recbole_sid.tuning.importance import LEAST_TRIALS, importance
@@ -69,12 +70,13 @@ def table(plan: Plan, ranked: list[Record]) -> str:
     head = ["trial", "state", *plan.space.keys, "score", "epochs", "same_as", *metrics, "reason"]
     writer.writerow(head)
     for one in ranked:
-        settings = [_spelled(one.params[key]) for key in plan.space.keys]
+        settings = [_spelled(in_csv(one.params[key])) for key in plan.space.keys]
+        reason = in_csv(one.reason)
         measured = [(one.metrics or {}).get(key, "") for key in metrics]
         score = "" if one.score is None else one.score
         same = "" if one.same_as is None else one.same_as
         writer.writerow(
-            [one.trial, one.state, *settings, score, _epochs(one), same, *measured, one.reason]
+            [one.trial, one.state, *settings, score, _epochs(one), same, *measured, reason]
         )
     return lines.getvalue()
 
@@ -96,10 +98,13 @@ def markdown(plan: Plan, result: Mapping[str, Any], ranked: list[Record]) -> str
     named = [["Setting", "Importance"], ["---", "---:"]]
     for key in sorted(plan.space.keys, key=lambda key: -shares[key] if shares else 0):
         named.append([key, f"{shares[key]:.3f}" if shares else "~"])
-    failed = [f"- Trial {one.trial} failed: {one.reason}" for one in ranked if one.reason]
+    failed = [
+        f"- Trial {one.trial} failed: {in_markdown(one.reason)}" for one in ranked if one.reason
+    ]
     own = plan.settings
     parts = [
-        f"# {result['model']} on {result['dataset']}: {len(ranked)} trials",
+        f"# {in_markdown(result['model'])} on {in_markdown(result['dataset'])}: "
+        f"{len(ranked)} trials",
         f"Engine {own.engine}, algorithm {own.algo}, seed {plan.seed}; {counts}. Scores are on the "
         "validation split, of each trial's best epoch; the test split was not read. Epochs: those "
         "up to the last validation. Stopped: ended early by ASHA, ranked behind the finished ones.",
@@ -140,5 +145,4 @@ def _spelled(value: Any) -> str:
 
 
 def _grid(rows: list[list[str]]) -> str:
-    safe = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in safe)
+    return "\n".join(f"| {' | '.join(map(in_markdown, row))} |" for row in rows)

@@ -103,8 +103,15 @@ def test_the_tables_say_the_same(folder):
 def test_one_more_model_runs_that_one_alone_and_a_failed_one_is_told(folder, capsys):
     runs = folder / "out" / "runs"
     before = {path: os.stat(path).st_mtime_ns for path in runs.rglob("*") if path.is_file()}
+    half_written = [
+        folder / "out" / ".comparison.csv.7.tmp",
+        folder / "out" / "settings" / ".TIGER-2020.yaml.7.tmp",
+    ]
+    for path in half_written:
+        path.write_text("of one that was killed")
     capsys.readouterr()
     assert cli.main(arguments(folder, "TIGER,Pop,odd,SASRec", "--reference=Pop")) == 1
+    assert not any(path.exists() for path in half_written)
     assert {path: os.stat(path).st_mtime_ns for path in before} == before
     assert {path.name for path in runs.iterdir()} == {"TIGER-2020", "Pop-2020", "SASRec-2020"}
     text = (folder / "out" / "comparison.md").read_text()
@@ -113,7 +120,7 @@ def test_one_more_model_runs_that_one_alone_and_a_failed_one_is_told(folder, cap
     assert test["odd"] == ["0 of 1", *["failed"] * 6, "the last 20"]
     assert "- odd, seed 2020, failed: ValueError: The hidden size (15)" in text
     log = folder / "out" / "logs" / "odd-2020.log"
-    assert f"(log: `{log}`)" in text
+    assert f"(log: {log})" in text
     assert "Traceback" in log.read_text()
     found = report(folder)
     assert set(found["significance"]) == {found["best"], "Pop"}

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_sid.generator.beam import Beams, beam_search, rank_items
+from recbole_sid.generator.availability import Availability
+from recbole_sid.generator.beam import Beams, Step, beam_search, rank_items, search
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.sid.table import SemanticIDs
 from tests.generator.catalogues import random_table, table
@@ -125,3 +126,41 @@ def test_scores_are_over_the_whole_level_not_over_the_legal_children():
     ranked = rank_items(beam_search(decoder, catalogue, 3), catalogue, 1)
     assert ranked.items.tolist() == [[1]]
     assert ranked.scores[0, 0].item() == pytest.approx(2 * np.log(0.25), abs=1e-6)
+
+
+def test_no_users_get_no_lists():
+    sids = table([[0, 0], [1, 1]], (2, 2))
+    catalogue = Catalogue(sids)
+    nobody = Beams(torch.zeros(0, 3, dtype=torch.int64), torch.zeros(0, 3))
+    for available in (None, Availability(catalogue).at(torch.zeros(0, dtype=torch.float64))):
+        ranked = rank_items(nobody, catalogue, 4, available)
+        assert [tuple(field.shape) for field in ranked] == [(0, 4)] * 3
+
+
+def test_a_scorer_is_told_where_the_search_stands():
+    # Prefix 0 has the leaves 0 (0, 1) and 1 (0, 3), prefix 2 the leaf 2 (2, 0).
+    catalogue = Catalogue(table([[0, 1], [0, 3], [2, 0]], (3, 4)))
+    steps: list[Step] = []
+
+    class Uniform:
+        batch_size, device = 1, torch.device("cpu")
+
+        def log_probs(self, step):
+            steps.append(step)
+            return torch.arange(step.children.numel()).view(step.children.shape) * -1.0
+
+    beams = search(Uniform(), catalogue, 9)
+    first, second = steps
+    assert (first.level, first.parents, first.codes) == (0, None, None)
+    assert first.nodes.tolist() == [[0]]
+    assert (first.children.tolist(), first.child_codes.tolist()) == ([[[0, 1]]], [[[0, 2]]])
+    assert second.level == 1
+    assert (second.parents.tolist(), second.codes.tolist()) == ([[0, 0]], [[0, 2]])
+    assert second.nodes.tolist() == [[0, 1]]
+    assert second.legal.tolist() == [[[True, True], [True, False]]]
+    # No child: node 0.
+    assert second.children.tolist() == [[[0, 1], [2, 0]]]
+    assert second.child_codes[second.legal].tolist() == [1, 3, 0]
+    # Log-probabilities 0 and -1, then 0, -1 and -2.
+    assert beams.leaves.tolist() == [[0, 1, 2, 0]]
+    assert beams.scores.tolist() == [[0, -1, -3, -torch.inf]]

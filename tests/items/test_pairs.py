@@ -47,7 +47,7 @@ def test_the_yaml_file_holds_each_setting_once_and_nothing_else():
         ("pair_neighbours", 0, "at least 1"),
         ("pair_swing_alpha", 0, "above 0"),
         ("pair_swing_alpha", float("inf"), "finite"),
-        ("pair_swing_alpha", float("nan"), "above 0"),
+        ("pair_swing_alpha", float("nan"), "finite"),
         ("pair_max_users", 1, "at least 2"),
         ("pair_max_users", None, "a whole number"),
         ("pair_max_items", 1, "at least 2 or ~"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from recbole_sid import settings
 from recbole_sid.errors import InputError
 from recbole_sid.items.table import ItemFields, ItemTable
+from recbole_sid.limits import has_invisible
 
 VALUES: dict[str, Any] = {
     "item_text_fields": ["title"],
@@ -114,10 +116,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ItemTable.read(tmp_path / "none.item", "item_id", [])
 
 
-CELL = st.text(st.characters(exclude_characters="\t\n\r", exclude_categories=["Cs"]))
+CELL = st.text(st.characters(exclude_characters="\t\n\r\0", exclude_categories=["Cs"]))
+TOKEN = CELL.map(lambda text: unicodedata.normalize("NFC", text)).filter(
+    lambda text: text.strip() and not has_invisible(text)
+)
 
 
-@given(st.dictionaries(CELL.filter(str.strip), CELL, min_size=1))
+@given(st.dictionaries(TOKEN, CELL, min_size=1))
 def test_every_cell_comes_back(tmp_path_factory: pytest.TempPathFactory, rows: dict) -> None:
     lines = "".join(f"{token}\t{text}\n" for token, text in rows.items())
     path = write(tmp_path_factory.mktemp("table"), "item_id:token\ttitle:token\n" + lines)

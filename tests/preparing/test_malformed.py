@@ -264,8 +264,8 @@ def test_recbole_reads_the_odd_ids(tmp_path: Path) -> None:
 
 
 MAPPINGS = {
-    "a key twice": ("items:\n  files: a\n  files: b\n", "line 3: 'files' is there twice"),
-    "a section twice": ("items: {}\nevents: {}\nitems: {}\n", "line 3: 'items' is there twice"),
+    "a key twice": ("items:\n  files: a\n  files: b\n", "found 'files' twice"),
+    "a section twice": ("items: {}\nevents: {}\nitems: {}\n", "found 'items' twice"),
     "no yaml": ("items: [", "is not valid yaml"),
     "a list": ("- items\n", "must hold 'key: value' lines"),
     "nothing": ("", "has no value for 'items.files'"),
@@ -322,4 +322,4 @@ def test_an_output_that_takes_no_files_is_refused(
     monkeypatch.setattr(atomic, "write_inter", full)
     with pytest.raises(InputError, match=r"cannot be written: .*No space left on device"):
         make(tmp_path, mapping)
-    assert list((tmp_path / "out" / "ads").iterdir()) == []
+    assert not (tmp_path / "out" / "ads").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from safetensors.torch import load_file
 import recbole_sid
 from recbole_sid.errors import InputError
 from recbole_sid.run_folder import SIDS, TOKENIZER, WEIGHTS, read_json
-from recbole_sid.serving.append import REPORT, append
+from recbole_sid.serving import bundle
+from recbole_sid.serving.append import append
+from recbole_sid.serving.bundle import APPENDED, export, open_bundle
 from recbole_sid.serving.bundle import SIDS as EXPORTED_SIDS
-from recbole_sid.serving.bundle import export, open_bundle
 from recbole_sid.serving.recommender import Recommender
 from recbole_sid.sid.table import SemanticIDs
 from tests.runs import SMALL, snapshot, write_data
@@ -75,7 +77,7 @@ def train(tmp_path_factory, cache):
             settings = given | {"output": str(folder / name)} | changes
             if settings["tokenizer"] == "mmq":
                 del settings["tokenizer_levels"]
-            if model == "IntRR":
+            if model in ("IntRR", "Duet"):
                 for key in ("encoder_layers", "decoder_layers"):
                     del settings[key]
             made[name] = recbole_sid.run(model, "made", config_dict=settings)["run_folder"]
@@ -127,10 +129,21 @@ def test_append_moves_nothing_and_recommends_at_once(train, new):
     assert (report["items_before"], report["items_after"]) == (N_ITEMS, N_ITEMS + N_NEW)
     assert report["fullness"]["room"] == old.sizes[-1]
     assert set(report["seconds"]) >= {"open", "vectors", "assign", "collisions", "write"}
-    assert read_json(new["output"] / REPORT, "") == report
+    assert read_json(new["output"] / APPENDED, "") == report
     found = Recommender.load(new["output"]).recommend(["i3", NEW[0]], k=46, beam_size=46)
     assert sorted(found.items) == sorted(sids.tokens)
     assert (sids.provenance["appended"], report["appended_share"]) == (6, 6 / 46)
+
+
+def test_the_report_is_there_as_soon_as_the_export_is(train, new, monkeypatch):
+    def move(temporary: Path, output: Path) -> None:
+        os.replace(temporary, output)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bundle, "_move", move)
+    with pytest.raises(KeyboardInterrupt):
+        append(train("tiger"), **new)
+    assert read_json(new["output"] / APPENDED, "")["items_after"] == N_ITEMS + N_NEW
 
 
 def test_weights_that_know_no_item_are_those_of_the_run(train, new):
@@ -185,8 +198,9 @@ def test_known_items(train, new, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_content_vectors_grow(train, new):
-    run = train("intrr", "IntRR", **INTRR)
+@pytest.mark.parametrize("model", ["IntRR", "Duet"])
+def test_content_vectors_grow(model, train, new):
+    run = train(model.lower(), model, **INTRR)
     append(run, **new)
     bundle = open_bundle(new["output"])
     assert bundle.vectors is not None
@@ -315,7 +329,7 @@ def test_texts_are_encoded_as_in_training(train, new, monkeypatch):
     """Without vectors of one's own, the prompts of the new items go to the run's encoder."""
     seen: list[list[str]] = []
 
-    def encode(texts, settings, cache, device, progress):
+    def encode(texts, settings, cache, device, progress, world):
         seen.append(list(texts))
         return np.stack([vector(text.split()[-1]) for text in texts])
 

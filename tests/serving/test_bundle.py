@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -275,3 +276,31 @@ def test_columns_travel_with_the_items(made, tmp_path):
     output = write_export(tmp_path / "wrong", bundle.settings, *_parts(made), items=wrong)
     with pytest.raises(InputError, match="has 1 values of 'title', but there are 40 items"):
         open_bundle(output)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("title", 5),
+        ("allowed", [1] * 40),
+        ("allowed", ["no"] * 40),
+        ("available_from", ["soon"] * 40),
+        ("available_until", [True] * 40),
+    ],
+)
+def test_columns_of_other_values_are_refused(copied, name, values):
+    write_json(copied / "items.json", {name: values})
+    head = json.loads((copied / "export.json").read_text())
+    head["files"]["items.json"] = sha256((copied / "items.json").read_bytes()).hexdigest()
+    write_json(copied / "export.json", head)
+    with pytest.raises(InputError, match=rf"items.json' holds wrong values of '{name}'"):
+        open_bundle(copied)
+
+
+@pytest.mark.parametrize("window", [None, 0, -1, 2.5, "20", True, [20]])
+def test_a_window_that_is_no_number_is_refused(copied, window):
+    head = json.loads((copied / "export.json").read_text())
+    head["settings"]["MAX_ITEM_LIST_LENGTH"] = window
+    write_json(copied / "export.json", head)
+    with pytest.raises(InputError, match=r"'MAX_ITEM_LIST_LENGTH' is .* at least 1"):
+        open_bundle(copied)

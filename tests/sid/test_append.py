@@ -91,6 +91,10 @@ def test_a_full_prefix_is_left_for_the_nearest_one() -> None:
         assert found["x"][:2] == [1, 1]
         assert (report["moved"], report["moved_up"]) == (1, 1)
         assert report["mean_cost_added"] == 12**2 - 68**2
+        both = {"x": [0, 2], "y": [0, 1]}
+        found, report = added(published, both, line([98, 140], *BOOKS))
+        assert (found["x"][:2], found["y"][:2]) == ([1, 1], [1, 2])
+        assert (report["moved"], report["moved_up"]) == (2, 2)
 
 
 @pytest.mark.parametrize("rule", ["nearest_free", "reassign_last"])
@@ -284,3 +288,19 @@ def test_against_the_oracle(case: tuple[SemanticIDs, SemanticIDs, CodeSpace], ra
     again = append_codes(mixed, tokens, fresh.codes[rows], space.taken(rows))
     assert again.sids.fingerprint() == sids.fingerprint()
     assert again.report == pytest.approx(result.report)
+
+
+def test_fullness_shows_the_ten_most_crowded() -> None:
+    # SID i has one item for i below 11, and SID 11 two.
+    codes = {f"i{at:02}": [min(at, 11)] for at in range(13)}
+    found = fullness(table(codes, (20,)))
+    assert [one["sid"] for one in found["fullest"]] == [[11], *([at] for at in range(9))]
+    assert {one["free"] for one in found["fullest"]} == {None}
+
+
+def test_appended_items_are_counted_over_all_appends() -> None:
+    first = append_codes(table({"a": [0]}, (2,)), ("b", "c"), np.array([[0], [1]], np.int32))
+    second = append_codes(first.sids, ("d",), np.array([[1]], np.int32))
+    assert first.sids.provenance == {"appended": 2}
+    assert second.sids.provenance == {"appended": 3}
+    assert second.sids.tokens == ("a", "b", "c", "d")

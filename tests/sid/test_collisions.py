@@ -74,3 +74,13 @@ def test_prefix_collisions_by_hand() -> None:
     codes = np.array([[0, 0], [0, 0], [0, 1], [1, 0], [2, 0], [2, 1]])
     # Length 1: {0: 3, 1: 1, 2: 2}, five of six items share; length 2: only (0, 0) is shared.
     assert prefix_collisions(codes) == [(1, 3, 5 / 6, 3), (2, 5, 2 / 6, 2)]
+
+
+def test_what_a_rule_is_given_when_nothing_is_said() -> None:
+    base = table({str(at): [0, 0] for at in range(6)}, (2, 4))
+    plain = apply_collision(base, "random_free")
+    assert plain.fingerprint() == apply_collision(base, "random_free", None, 1, 0, 0).fingerprint()
+    drawn = {apply_collision(base, "random_free", seed=seed).fingerprint() for seed in range(9)}
+    assert len(drawn) > 1
+    # Only two rules know a capacity.
+    assert len(np.unique(apply_collision(base, "reassign_last", None, 3).codes, axis=0)) == 6

@@ -11,7 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from recbole_sid import seals
 from recbole_sid.errors import InputError
+from recbole_sid.sid import files
+from recbole_sid.sid.files import shown
 from recbole_sid.sid.published import read_sids
 from recbole_sid.sid.table import SemanticIDs
 from tests.sealing import write_tensors
@@ -66,6 +69,7 @@ def only_input_error(path: Path) -> None:
         ({"items": {"x": [0, None]}}, "'x' has the code None"),
         ({"items": {"x": [0, -1]}}, "'x' has the code -1, but a code must be a whole number"),
         ({"items": {"x": [0, 2**31]}}, "'x' has the code 2147483648"),
+        ({"items": {"x": [0, 2**31 - 1], "y": [0, -1]}}, "'y' has the code -1"),
         ({"items": {"x": [0, 4]}}, "'x' has the code 4 at level 2, but it must be from 0 to 3"),
         ({"items": {"": [0, 3]}}, "non-empty text"),
         ({"items": {"\ud800": [0, 3]}}, "not valid Unicode"),
@@ -85,9 +89,9 @@ def test_json_of_our_own_format(tmp_path: Path, change: dict[str, Any], message:
         (b"{", "is not valid JSON"),
         (b"[1, 2]", r"holds \[1, 2\], but must hold one object"),
         (b"\xff\xfe", "is not text in UTF-8"),
-        (b'{"x": [NaN]}', "holds NaN, which is not a number"),
-        (b'{"x": [-Infinity]}', "holds -Infinity"),
-        (b'{"x": [1], "y": [1], "x": [2]}', "keys that stand twice: 'x';"),
+        (b'{"x": [NaN]}', "json: holds NaN, which is not a number"),
+        (b'{"x": [-Infinity]}', "json: holds -Infinity"),
+        (b'{"x": [1], "y": [1], "x": [2]}', "json: has keys that stand twice: 'x';"),
         (b'{"x": [' + b"9" * 5000 + b"]}", "is not valid JSON"),
         (b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "is not valid JSON"),
     ],
@@ -183,3 +187,33 @@ def test_damaged_files_raise_only_input_errors(
     ):
         path.write_bytes(damaged)
         only_input_error(path)
+
+
+def test_values_are_shown_whole_up_to_a_line() -> None:
+    assert shown("x" * 78) == "'" + "x" * 78 + "'"
+    assert shown("x" * 79) == "'" + "x" * 78 + "…"
+    assert shown(10**5000) == "a int too long to print"
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert shown(deep) == "a list too long to print"
+
+
+def test_a_file_may_be_as_large_as_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sids.json"
+    SIDS.save(path)
+    monkeypatch.setattr(files, "MAX_JSON", path.stat().st_size)
+    assert SemanticIDs.load(path).fingerprint() == SIDS.fingerprint()
+    monkeypatch.setattr(files, "MAX_JSON", path.stat().st_size - 1)
+    with pytest.raises(InputError, match=r"bytes; write so large a table as \.safetensors"):
+        SemanticIDs.load(path)
+
+
+def test_sealed_junk_is_no_table(tmp_path: Path) -> None:
+    path = tmp_path / "sids.safetensors"
+    with seals.written_sealed(path) as temporary:
+        temporary.write_bytes(b"junk" * 9 + seals.blank().encode())
+    with pytest.raises(InputError, match=r"sids.safetensors: cannot be read as safetensors \("):
+        SemanticIDs.load(path)

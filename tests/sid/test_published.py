@@ -71,6 +71,8 @@ def test_sizes_are_a_bound(tmp_path: Path) -> None:
         read_sids(path, sizes=[5, 3])
     with pytest.raises(InputError, match=r"\[6\] has 1 levels, but must have 2"):
         read_sids(path, sizes=[6])
+    with pytest.raises(InputError, match=r"\[6, 3, 1\] has 3 levels, but must have 2"):
+        read_sids(path, sizes=[6, 3, 1])
 
 
 @pytest.mark.parametrize("rows", [{"x": [2_000_000_000, 0]}, {"x": ["<a_1048576>", "<b_0>"]}])
@@ -109,3 +111,8 @@ def test_an_item_called_format_is_an_item(tmp_path: Path) -> None:
 def test_other_suffixes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"ends in '.txt', but must end in .json or .safetensors"):
         read_sids(tmp_path / "sids.txt")
+
+
+def test_as_many_levels_as_letters(tmp_path: Path) -> None:
+    row = [f"<{letter}_{place}>" for place, letter in enumerate("abcdefghijklmnopqrstuvwxyz")]
+    assert read_sids(write(tmp_path / "long.json", {"x": row})).codes.tolist() == [list(range(26))]

@@ -340,3 +340,14 @@ def test_a_catalogue_of_five_thousand() -> None:
         assert 0.1 * n < report(sids)["moved"] < 0.9 * n
         assert report(sids)["moved_up"] < report(sids)["moved"]
     assert costs["reassign_last"] < costs["nearest_free"]
+
+
+def test_parts_hold_as_much_as_they_may_and_whole_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Eight costs of two codes are four items: families of 2, 1, 2, 5 and 1.
+    monkeypatch.setattr(module, "ENTRIES", 8)
+    families = np.repeat([0, 3, 4, 6, 7], [2, 1, 2, 5, 1])
+    found = [(part.start, part.stop) for part in module._parts(families, 2)]
+    assert found == [(0, 3), (3, 5), (5, 10), (10, 11)]
+    assert [part.stop for part in module._parts(np.arange(9), 2)] == [4, 8, 9]
+    assert [part.stop for part in module._parts(np.arange(3), 9)] == [1, 2, 3]
+    assert list(module._parts(np.arange(0), 2)) == []

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from recbole_sid import seals
 from recbole_sid.errors import InputError
 from recbole_sid.sid.space import CodeSpace, EqualCosts
 from tests.sealing import write_tensors
@@ -73,6 +74,10 @@ def test_bad_files(tmp_path: Path) -> None:
     path.write_bytes(b"junk")
     with pytest.raises(InputError, match="has no checksum of recbole_sid"):
         CodeSpace.load(path)
+    with seals.written_sealed(path) as temporary:
+        temporary.write_bytes(b"junk" * 9 + seals.blank().encode())
+    with pytest.raises(InputError, match=r"space.safetensors: cannot be read as safetensors \("):
+        CodeSpace.load(path)
     latents = RESIDUAL.latents
     head = {"format": "recbole-sid-space residual"}
     for tensors, metadata, message in [
@@ -113,3 +118,22 @@ def test_bad_spaces(change: dict[str, Any], message: str) -> None:
     fields: dict[str, Any] = {"latents": RESIDUAL.latents, "codebooks": BOOKS, "residual": True}
     with pytest.raises(InputError, match=message):
         CodeSpace(**{**fields, **change})
+
+
+def test_many_items_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    rows, codes = rng.permutation(7), rng.integers(0, 2, (7, 2))
+    for residual in (True, False):
+        shape = (7, 2) if residual else (7, 2, 2)
+        space = CodeSpace(rng.integers(-4, 5, shape).astype(np.float32), BOOKS, residual)
+        whole = space.prefix_costs(rows, codes)
+        monkeypatch.setattr("recbole_sid.sid.space.ROWS", 3)
+        assert space.prefix_costs(rows, codes).tolist() == whole.tolist()
+        monkeypatch.undo()
+
+
+def test_mean_and_spread_of_what_items_pay() -> None:
+    # (1, 1) - (0, 0) - (0, 2) is (1, -1); (9, 3) - (10, 0) - (0, 2) is (-1, 1).
+    assert RESIDUAL.spread(np.array([[0, 2], [1, 2]])) == {"mean": 2, "std": 0}
+    # Item 0 pays 2 as before, item 1 with (9, 3) - (10, 0) - (0, 0) pays 10.
+    assert RESIDUAL.spread(np.array([[0, 2], [1, 0]])) == {"mean": 6, "std": 4}

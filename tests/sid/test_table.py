@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def test_derived_numbers() -> None:
     assert (SIDS.n_items, SIDS.n_levels, SIDS.n_base_levels, SIDS.n_codes) == (3, 2, 2, 6)
     assert SIDS.offsets.tolist() == [0, 2]
     assert SIDS.offsets.dtype == np.int64
+    assert table({"x": [0, 0, 0]}, (2, 4, 3)).offsets.tolist() == [0, 2, 6]
     assert SIDS.flat().tolist() == [[0, 5], [1, 2], [1, 4]]
     assert SIDS.flat().dtype == np.int64
 
@@ -89,6 +91,11 @@ def test_dedup_means_unique() -> None:
     same = np.array([[1, 0], [0, 0], [1, 0]], dtype=np.int32)
     with pytest.raises(InputError, match=r"'x', 'z' all have the SID \[1, 0\], which has room"):
         SemanticIDs(**{**FIELDS, "codes": same, "collision": "dedup"})
+    more = SemanticIDs(
+        ("a", "b", "c", "d"), np.array([[0], [1], [1], [1]], np.int32), (2,), "none", {}
+    )
+    with pytest.raises(InputError, match=r"the items 'b', 'c' all have the SID \[1\]"):
+        replace(more, collision="nearest_free")
     one = {"codes": FIELDS["codes"][:, 1:], "sizes": (4,), "collision": "dedup"}
     with pytest.raises(InputError, match="there is one level"):
         SemanticIDs(**{**FIELDS, **one})
@@ -110,6 +117,7 @@ def test_rules_that_move_items_mean_unique_up_to_the_capacity() -> None:
         ("reassign_last", two),
         ("nearest_free", {}),
         ("nearest_free", {"collision": "junk"}),
+        ("nearest_free", {"collision": {}}),
         ("nearest_free", {"collision": {"capacity": 1}}),
     ):
         with pytest.raises(InputError, match=f"'{rule}', but the items 'x', 'z' all .* room for 1"):
@@ -226,3 +234,15 @@ def test_the_error_of_a_file_names_it(tmp_path: Path) -> None:
         SemanticIDs.load(tmp_path / "absent.json")
     with pytest.raises(InputError, match=r"absent.safetensors' cannot be read"):
         SemanticIDs.load(tmp_path / "absent.safetensors")
+
+
+def test_provenance_without_end_is_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(InputError, match="provenance must be plain JSON"):
+        SemanticIDs(**{**FIELDS, "provenance": {"deep": deep}})
+
+
+def test_the_largest_level() -> None:
+    assert replace(SIDS, sizes=(2, 2**31)).n_codes == 2**31 + 2

@@ -366,7 +366,7 @@ def test_few_items_and_equal_items_are_fitted():
 
 
 def test_a_diverging_training_is_refused():
-    with pytest.raises(InputError, match="lower tokenizer_learning_rate"):
+    with pytest.raises(InputError, match=r"epoch 1, batch 2\. Lower tokenizer_learning_rate"):
         tokenizer(learning_rate=1e30).fit(catalogue())
 
 

@@ -194,7 +194,7 @@ def test_progress_is_logged(caplog):
 
 def test_a_loss_that_explodes_is_refused_with_remedy():
     items, _ = mixture(64)
-    with pytest.raises(InputError, match="lower tokenizer_learning_rate"):
+    with pytest.raises(InputError, match=r"epoch \d, batch 1\. Lower tokenizer_learning_rate"):
         tokenizer(learning_rate=1e30, optimizer="adam", epochs=5).fit(items)
 
 

@@ -94,7 +94,7 @@ def test_a_search_that_was_interrupted_ends_with_the_same_tables(search, tmp_pat
     assert result["best_valid_score"] == max(score(trial["params"]) for trial in finished)
     assert [trial["state"] for trial in result["trials"]] == sorted(states.values(), reverse=True)
     text = (tmp_path / "whole" / "trials.md").read_text()
-    assert "failed: ValueError: no | luck" in text
+    assert r"failed: ValueError: no \| luck" in text
     log = (tmp_path / "parts" / "tuning.log").read_text()
     assert "Trial 8 of 8" in log
     assert "best so far" in log
@@ -206,6 +206,20 @@ def test_a_folder_of_something_else_is_kept(search, tmp_path):
             search("mine", Trials(), overwrite=overwrite)
 
 
+def test_what_a_killed_search_had_half_written_goes(search, tmp_path):
+    # Killed before its first file, and while it wrote a trial and a table.
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    (folder / ".search.json.7.tmp").write_text("{")
+    search("killed", Trials(), max_trials=2)
+    for left in (folder / ".trials.md.7.tmp", folder / "trials" / ".0002.json.7.tmp"):
+        left.write_text("x")
+    mine = folder / ".notes.7.tmp"
+    mine.write_text("of somebody else")
+    search("killed", Trials(), max_trials=2)
+    assert list(folder.rglob(".*.tmp")) == [mine]
+
+
 def test_a_changed_record_is_refused(search, tmp_path):
     search("record", Trials(), max_trials=2)
     file = tmp_path / "record" / "trials" / "0001.json"
@@ -267,7 +281,10 @@ def test_bad_input_is_refused_before_the_first_trial(search, tmp_path, space, ch
     assert not (tmp_path / "refused").exists()
 
 
-@pytest.mark.parametrize("model", ["TIGER", "IntRR", "UniSID", "QuaSID", "SASRec"])
+SHIPPED = ["TIGER", "IntRR", "UniSID", "QuaSID", "SASRec", "Duet", "H2Rec"]
+
+
+@pytest.mark.parametrize("model", SHIPPED)
 def test_a_space_is_shipped(model):
     given = {**CUT, "dataset": "ml-100k", "model": model}
     plan = make_plan(None, None, None, [], given)
@@ -285,7 +302,9 @@ def test_a_space_is_shipped(model):
 
 
 def test_a_model_without_a_space_is_told_where_they_are():
-    with pytest.raises(InputError, match="no space is shipped for model 'BPR', only for IntRR, "):
+    with pytest.raises(
+        InputError, match="no space is shipped for model 'BPR', only for Duet, H2Rec, IntRR, "
+    ):
         make_plan("BPR", "ml-100k", None, [], {})
     assert (resource_dir("properties") / "hyper").is_dir()
 
