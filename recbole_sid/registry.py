@@ -245,6 +245,7 @@ def _builtins() -> None:
     from recbole_sid.generator.h2rec import H2Rec
     from recbole_sid.generator.intrr import IntRR
     from recbole_sid.generator.tiger import Tiger
+    from recbole_sid.generator.trio import Trio
     from recbole_sid.ranking.r2led import R2LED
     from recbole_sid.tokenizer.letter import LETTER
     from recbole_sid.tokenizer.mmq import MMQ
@@ -277,6 +278,7 @@ def _builtins() -> None:
         "diffgrm": DiffGRM,
         "h2rec": H2Rec,
         "duet": Duet,
+        "trio": Trio,
     }
     for name, generator_class in generators.items():
         register_generator(name, generator_class, root / "generator" / f"{name}.yaml")
@@ -293,6 +295,7 @@ def _builtins() -> None:
         ("DiffGRM", "opq", "diffgrm", "DiffGRM", "DiffGRM (arXiv 2510.21805)"),
         ("H2Rec", "rqvae", "h2rec", "H2Rec", "H2Rec (arXiv 2512.10388)"),
         ("Duet", "rqvae", "duet", "Duet", "of this package"),
+        ("Trio", "rqvae", "trio", "Duet", "of this package"),
     ):
         register_model(
             name,

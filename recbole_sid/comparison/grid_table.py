@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,7 +78,7 @@ def grid_markdown(result: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def grid_cells(result: dict[str, Any], split: str) -> list[list[GridCell]]:
+def grid_cells(result: Mapping[str, Any], split: str) -> list[list[GridCell]]:
     """The tested metric on ``split`` ("test", "valid"), a row a tokenizer."""
     rows, grid = _rows(result), result["grid"]
     name = f"{split}/{result['metric'].partition('/')[2]}"
@@ -99,7 +100,7 @@ def _cell(row: dict[str, Any], name: str) -> GridCell:
     return GridCell(found["mean"], text)
 
 
-def _rows(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _rows(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The rows of the pairs by label."""
     grid = result["grid"]
     labels = {

@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_sid.generator.availability import Available
+from recbole_sid.generator.backbone import shape_of
 from recbole_sid.generator.base import Generator, require_window_targets
 from recbole_sid.generator.beam import Ranked, rank_items
 from recbole_sid.generator.catalogue import Catalogue
@@ -46,7 +47,6 @@ from recbole_sid.generator.layers import (
     DecoderLayer,
     EncoderLayer,
     KeyValue,
-    LayerShape,
     init_weights,
 )
 from recbole_sid.settings import require
@@ -127,14 +127,7 @@ class DiffGRM(Generator):
         super().__init__(settings, catalogue, window, user_buckets)
         self.settings = settings
         hidden = settings.hidden_size
-        shape = LayerShape(
-            hidden,
-            settings.n_heads,
-            settings.head_size,
-            settings.inner_size,
-            settings.dropout,
-            settings.attention_dropout,
-        )
+        shape = shape_of(settings)
         self.sids = PartialSIDs(catalogue)
         self.token_embedding = nn.Embedding(catalogue.n_tokens, hidden, padding_idx=0)
         self.mask_embedding = nn.Embedding(catalogue.n_levels, hidden)

@@ -128,7 +128,10 @@ class Duet(IntRR):
         return torch.cat(parts)
 
     def _cross_entropy(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        of_items = full_softmax_loss(self.item_head(hidden), self._table(), targets - 1)
+        return self._duet_loss(hidden, self._table(), targets)
+
+    def _duet_loss(self, hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+        of_items = full_softmax_loss(self.item_head(hidden), table, targets - 1)
         return super()._cross_entropy(hidden, targets) + self.duet.items_weight * of_items
 
     def _table(self) -> Tensor:
@@ -144,8 +147,17 @@ class Duet(IntRR):
         at_once = max(1, SCORES_AT_ONCE // len(table))
         for start in range(0, max(1, len(hidden)), at_once):
             rows = slice(start, start + at_once)
-            scores = F.linear(self.item_head(hidden[rows]), table)
-            yield rows, scores.log_softmax(dim=1, dtype=torch.float32)
+            yield rows, self._dense_log_probs(hidden[rows], table)
+
+    def _dense_log_probs(self, hidden: Tensor, table: Tensor) -> Tensor:
+        """ln p_items (b, n_items) of all items."""
+        scores = F.linear(self.item_head(hidden), table)
+        return scores.log_softmax(dim=1, dtype=torch.float32)
+
+    @property
+    def _dense_share(self) -> float:
+        """Share of what is said of items one by one in a score."""
+        return self.duet.items_share
 
     def _code_scores(self, hidden: Tensor, items: Tensor) -> Tensor:
         """ln p_codes (b, C) of ``items`` (b, C), any number for item 0; hidden (b, width)."""
@@ -167,7 +179,7 @@ class Duet(IntRR):
         return self._leaf_sizes[self.tied.leaf_of_item[items]].float()
 
     def _mixed(self, of_items: Tensor, of_codes: Tensor) -> Tensor:
-        share = self.duet.items_share
+        share = self._dense_share
         return share * of_items + (1 - share) * of_codes
 
     def _candidates(

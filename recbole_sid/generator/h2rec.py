@@ -35,13 +35,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_sid.generator.availability import Available
+from recbole_sid.generator.backbone import Backbone, shape_of
 from recbole_sid.generator.base import Generator, require_window_targets
 from recbole_sid.generator.beam import Ranked
 from recbole_sid.generator.catalogue import Catalogue
-from recbole_sid.generator.dropout import Dropout
 from recbole_sid.generator.full_softmax import SCORES_AT_ONCE, full_softmax_loss
 from recbole_sid.generator.h2rec_losses import code_alignment_loss, granularity_loss
-from recbole_sid.generator.layers import EncoderLayer, LayerShape, init_weights
+from recbole_sid.generator.layers import init_weights
 from recbole_sid.settings import require
 
 
@@ -100,7 +100,9 @@ class H2Rec(Generator):
         self.sid_vectors = SIDVectors(catalogue, settings.hidden_size, settings.fusion)
         self.hid_embedding = nn.Embedding(catalogue.n_items + 1, settings.hidden_size)
         n_backbones = 1 if settings.share_backbone else 2
-        self.backbones = nn.ModuleList(Backbone(settings, window) for _ in range(n_backbones))
+        self.backbones = nn.ModuleList(
+            Backbone(shape_of(settings), settings.layers, window) for _ in range(n_backbones)
+        )
         self.apply(init_weights)
         for module in self.modules():
             if isinstance(module, nn.Embedding):
@@ -280,32 +282,3 @@ class SIDVectors(nn.Module):
             mode="sum",
         )
         return fused.view(*tokens.shape[:-1], -1)
-
-
-class Backbone(nn.Module):
-    """A causal transformer over item tokens (B, T, width), left aligned: padding stands on the
-    right, where it never looks."""
-
-    def __init__(self, settings: H2RecSettings, window: int):
-        super().__init__()
-        width = settings.hidden_size
-        shape = LayerShape(
-            width,
-            settings.n_heads,
-            settings.head_size,
-            settings.inner_size,
-            settings.dropout,
-            settings.attention_dropout,
-        )
-        self.position = nn.Embedding(window, width)
-        self.input_norm = nn.LayerNorm(width)
-        self.layers = nn.ModuleList(EncoderLayer(shape) for _ in range(settings.layers))
-        self.output_norm = nn.LayerNorm(width)
-        self.dropout = Dropout(settings.dropout)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        x = tokens + self.position.weight[: tokens.shape[1]]
-        x = self.dropout(self.input_norm(x))
-        for layer in self.layers:
-            x = layer(x)
-        return self.output_norm(x)

@@ -26,12 +26,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_sid.generator.availability import Available
+from recbole_sid.generator.backbone import shape_of
 from recbole_sid.generator.base import Generator, require_window_targets
 from recbole_sid.generator.beam import Beams, Ranked, Step, rank_items, search
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.generator.dropout import Dropout
 from recbole_sid.generator.hstu import HSTULayer
-from recbole_sid.generator.layers import EncoderLayer, LayerShape, init_weights
+from recbole_sid.generator.layers import EncoderLayer, init_weights
 from recbole_sid.generator.recursive import RecursiveCodebook
 from recbole_sid.generator.trie_softmax import TrieSoftmax
 from recbole_sid.settings import require
@@ -123,14 +124,7 @@ class IntRR(Generator):
         self.settings = settings
         self._kept_tables: tuple[object, list[Tensor]] | None = None
         width = settings.hidden_size
-        shape = LayerShape(
-            width,
-            settings.n_heads,
-            settings.head_size,
-            settings.inner_size,
-            settings.dropout,
-            settings.attention_dropout,
-        )
+        shape = shape_of(settings)
         self.codebook = RecursiveCodebook(
             catalogue.sizes, width, settings.codebook_inner_size, settings.codebook_dropout
         )

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_sid.generator.availability import Available
+from recbole_sid.generator.backbone import shape_of
 from recbole_sid.generator.base import Generator, require_window_targets
 from recbole_sid.generator.beam import Ranked, beam_search, rank_items
 from recbole_sid.generator.catalogue import Catalogue
@@ -31,7 +32,6 @@ from recbole_sid.generator.layers import (
     DecoderLayer,
     EncoderLayer,
     KeyValue,
-    LayerShape,
     init_weights,
 )
 from recbole_sid.settings import require
@@ -119,14 +119,7 @@ class Tiger(Generator):
         super().__init__(settings, catalogue, window, user_buckets)
         self.settings = settings
         hidden, n_levels = settings.hidden_size, catalogue.n_levels
-        shape = LayerShape(
-            hidden,
-            settings.n_heads,
-            settings.head_size,
-            settings.inner_size,
-            settings.dropout,
-            settings.attention_dropout,
-        )
+        shape = shape_of(settings)
         self.token_embedding = nn.Embedding(catalogue.n_tokens, hidden, padding_idx=0)
         self.item_embedding = (
             nn.Embedding(catalogue.n_items + 1, hidden) if settings.item_embedding else None

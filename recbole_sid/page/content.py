@@ -27,6 +27,7 @@ from recbole_sid.page.sources import Document, Run, Sources, spelled
 from recbole_sid.page.tables import (
     Table,
     comparison_tables,
+    correlation_table,
     minutes,
     report_table,
     runs_table,
@@ -120,7 +121,12 @@ def gather(sources: Sources, image_bytes: int) -> Content:
         tuple(tables),
         (
             *([sids_table(shown)] if shown else []),
-            *(report_table(document) for document in sources.sid_reports),
+            *(
+                table
+                for document in sources.sid_reports
+                for table in (report_table(document), correlation_table(document))
+                if table is not None
+            ),
         ),
         tuple(sections),
         tuple(item_sets),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from recbole_sid.comparison.grid_table import SPLITS, grid_cells
 from recbole_sid.comparison.writing import state
 from recbole_sid.page.sources import Document, Run, spelled
 from recbole_sid.sid.quality import quality
@@ -74,7 +75,34 @@ def comparison_tables(document: Document) -> list[Table]:
             "Seconds of SIDs are few where the cache had them.",
         ),
     ]
-    return [table for table in tables if len(table.columns) > 2]
+    return [*_grid_tables(result, dataset), *(one for one in tables if len(one.columns) > 2)]
+
+
+def _grid_tables(result: Mapping[str, Any], dataset: str) -> list[Table]:
+    """Tokenizers by generators, a table a split, where the comparison was one of pairs."""
+    grid = result.get("grid")
+    if grid is None:
+        return []
+    columns = (("Tokenizer", False), *((spelled(name), True) for name in grid["generators"]))
+    found = []
+    for split, title in SPLITS:
+        cells = grid_cells(result, split)
+        means = [cell.mean for row in cells for cell in row if cell.mean is not None]
+        if not means:
+            continue
+        rows = tuple(
+            (
+                _word(tokenizer),
+                *(Cell(cell.text, cell.mean, cell.mean == max(means)) for cell in row),
+            )
+            for tokenizer, row in zip(grid["tokenizers"], cells, strict=True)
+        )
+        heading = _heading(result["metric"])
+        note = f"{heading}, mean over seeds, ± sample standard deviation; best of all in bold."
+        found.append(
+            Table(f"Tokenizers and generators, {title.lower()}, {dataset}", columns, rows, note)
+        )
+    return found
 
 
 _REACH = ("coverage", "popularity", "recall")
@@ -271,6 +299,31 @@ def report_table(document: Document) -> Table:
         "As the command sids measured them. Hit rate: items that go together in training, among "
         "the nearest by SID. Near l: nearest items by vectors that have the same first l codes. "
         "AMI: agreement with the categories, corrected for chance.",
+    )
+
+
+def correlation_table(document: Document) -> Table | None:
+    """Which figures of the SIDs go with a recommender's scores; None where nothing says."""
+    found = document.content.get("correlations")
+    if not found:
+        return None
+    rows = tuple(
+        (
+            _word(row["figure"]),
+            _number(row["rho"], "{:+.2f}"),
+            _number(row["p"], "{:.3f}"),
+            _number(row["adjusted"], "{:.3f}"),
+            _number(row["sets"], "{}"),
+        )
+        for row in found
+    )
+    headings = ("Rank correlation", "p", "p, corrected", "Sets")
+    return Table(
+        f"What goes with a recommender's scores, SID report {document.label}",
+        (("Figure", False), *((heading, True) for heading in headings)),
+        rows,
+        "Spearman's; p: how often the scores in a random order give as much, before and after "
+        f"Holm's correction for all {len(rows)} figures.",
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recbole_sid import InputError, cli, tune
+from recbole_sid import InputError, cli, registry, tune
 from recbole_sid.resources import resource_dir
 from recbole_sid.run_folder import read_json
 from recbole_sid.tuning import hyper_tuning
@@ -281,7 +281,7 @@ def test_bad_input_is_refused_before_the_first_trial(search, tmp_path, space, ch
     assert not (tmp_path / "refused").exists()
 
 
-SHIPPED = ["TIGER", "IntRR", "UniSID", "QuaSID", "SASRec", "Duet", "H2Rec"]
+SHIPPED = [*registry.model_names(), "SASRec"]
 
 
 @pytest.mark.parametrize("model", SHIPPED)
@@ -303,7 +303,7 @@ def test_a_space_is_shipped(model):
 
 def test_a_model_without_a_space_is_told_where_they_are():
     with pytest.raises(
-        InputError, match="no space is shipped for model 'BPR', only for Duet, H2Rec, IntRR, "
+        InputError, match="no space is shipped for model 'BPR', only for DiffGRM, Duet, "
     ):
         make_plan("BPR", "ml-100k", None, [], {})
     assert (resource_dir("properties") / "hyper").is_dir()

@@ -1,0 +1,178 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from recbole_sid.errors import InputError
+from recbole_sid.generator import duet as duet_module
+from recbole_sid.generator import sequences as seq
+from recbole_sid.generator.availability import Availability
+from recbole_sid.generator.catalogue import Catalogue
+from recbole_sid.generator.duet import Duet, DuetSettings
+from recbole_sid.generator.trio import TextProjection, Trio, TrioSettings
+from recbole_sid.model.ranking import rank_histories
+from tests.generator.catalogues import intrr, random_table
+from tests.generator.test_sequences import rows_of
+
+SIDS = random_table(np.random.default_rng(4), 25, (4, 5, 3), "dedup")
+VECTORS = np.random.default_rng(5).normal(size=(25, 7)).astype(np.float32)
+USERS = torch.tensor([1, 2, 3])
+HISTORY = torch.tensor([[3, 7, 1, 0], [9, 0, 0, 0], [5, 6, 7, 8]])
+LENGTHS = torch.tensor([3, 1, 4])
+TARGETS = torch.tensor([2, 4, 6])
+ALL = torch.arange(1, 26).expand(3, -1)
+OWN = {
+    "items_weight": 0.4,
+    "items_share": 0.3,
+    "text_weight": 0.6,
+    "text_share": 0.2,
+    "text_temperature": 0.5,
+    "text_inner_size": 5,
+    "text_dropout": 0.0,
+}
+
+
+def trio(**changes: object) -> Trio:
+    """A small Trio in evaluation mode with random weights, float32, no dropout."""
+    own = {key: changes.pop(key, value) for key, value in OWN.items()}
+    like = {"softmax": "children", "node_vectors": True, "vectors": VECTORS}
+    model = intrr(SIDS, **(like | {"content_vectors": False} | changes))  # type: ignore[arg-type]
+    settings = TrioSettings(**vars(model.settings), **own)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    return Trio(settings, Catalogue(SIDS, VECTORS), 6, torch.arange(50) * 7).eval()
+
+
+def duet_of(model: Trio, items_share: float) -> Duet:
+    """A Duet with the weights that a Trio has of it."""
+    values = {key: value for key, value in vars(model.trio).items() if not key.startswith("text_")}
+    settings = DuetSettings(**(values | {"items_share": items_share}))
+    alone = Duet(settings, Catalogue(SIDS, VECTORS), 6, torch.arange(50) * 7).eval()
+    own = {k: v for k, v in model.state_dict().items() if not k.startswith("text")}
+    alone.load_state_dict(own)
+    return alone
+
+
+def text_log_probs(model: Trio) -> torch.Tensor:
+    """ln p_text of all items, step by step."""
+    vectors = torch.from_numpy(VECTORS)
+    centred = vectors - vectors.mean(dim=0)
+    tokens = model.text.layers(centred / (centred**2).mean().sqrt())  # (25, width)
+    states = model.text_backbone(F.pad(tokens, (0, 0, 1, 0))[HISTORY])
+    last = model.text_head(states[torch.arange(3), LENGTHS - 1])
+    cosines = F.cosine_similarity(last[:, None], tokens[None], dim=-1)  # (3, 25)
+    return (cosines / model.trio.text_temperature).log_softmax(dim=1)
+
+
+@pytest.mark.parametrize("changes", [{}, {"text_inner_size": 0}, {"item_token": "recursive"}])
+def test_the_loss_is_that_of_duet_and_the_weighted_one_of_the_texts(changes):
+    model = trio(**changes)
+    of_duet = duet_of(model, 0.3).prefix_loss(USERS, HISTORY, LENGTHS, TARGETS)
+    of_text = -text_log_probs(model)[torch.arange(3), TARGETS - 1].mean()
+    loss = model.prefix_loss(USERS, HISTORY, LENGTHS, TARGETS)
+    assert loss.item() == pytest.approx((of_duet + 0.6 * of_text).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("together", [None, 2])
+def test_packed_and_prefix_training_have_the_same_loss_and_gradients(together):
+    rng = np.random.default_rng(0)
+    rows = rows_of([rng.integers(1, 26, n).tolist() for n in (2, 7, 4, 5)], window=6)
+    data = seq.chain(*rows)
+    model = trio()
+    (packed,) = seq.packed_batches(data, seq.windows(data, 6, 1), 99, together, rng)
+    packed_loss = model.packed_loss(*map(torch.from_numpy, packed))
+    (single,) = seq.prefix_batches(data, 6, 99, rng)
+    prefix_loss = model.prefix_loss(*map(torch.from_numpy, single))
+    assert packed_loss.item() == pytest.approx(prefix_loss.item(), abs=1e-5)
+    weights = list(model.parameters())
+    for mine, other in zip(
+        torch.autograd.grad(packed_loss, weights),
+        torch.autograd.grad(prefix_loss, weights),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("at_once", [1, 60, 2**24])
+def test_a_score_is_the_weighted_sum_of_three_distributions_over_items(at_once, monkeypatch):
+    monkeypatch.setattr(duet_module, "SCORES_AT_ONCE", at_once)
+
+    def scores(items_share: float, text_share: float) -> torch.Tensor:
+        model = trio(items_share=items_share, text_share=text_share)
+        return model.log_likelihood(USERS, HISTORY, LENGTHS, ALL)
+
+    items, texts, codes = scores(1.0, 0.0), scores(0.0, 1.0), scores(0.0, 0.0)
+    torch.testing.assert_close(texts, text_log_probs(trio()))
+    for share, found in ((1.0, items), (0.0, codes)):
+        alone = duet_of(trio(), share).log_likelihood(USERS, HISTORY, LENGTHS, ALL)
+        torch.testing.assert_close(found, alone)
+    torch.testing.assert_close(scores(0.3, 0.2), 0.3 * items + 0.2 * texts + 0.5 * codes)
+
+
+@pytest.mark.parametrize("decoding", ["exact", "beam"])
+@pytest.mark.parametrize("shares", [(0.3, 0.2), (0.0, 0.0), (0.0, 1.0)])
+def test_lists_are_the_best_of_all_items(shares, decoding):
+    model = trio(items_share=shares[0], text_share=shares[1], decoding=decoding)
+    best = model.log_likelihood(USERS, HISTORY, LENGTHS, ALL).sort(dim=1, descending=True)
+    for k in (1, 7, 30):
+        ranked = model.rank(USERS, HISTORY, LENGTHS, k, beam_size=25)
+        n = min(k, 25)
+        assert torch.equal(ranked.items[:, :n], best.indices[:, :n] + 1)
+        torch.testing.assert_close(ranked.scores[:, :n], best.values[:, :n])
+        assert (ranked.items[:, n:] == 0).all()
+
+
+@pytest.mark.parametrize("decoding", ["exact", "beam"])
+def test_lists_hold_only_what_is_allowed(decoding):
+    model = trio(decoding=decoding)
+    allowed = torch.arange(26) % 2 == 0
+    available = Availability(model.catalogue, allowed, None, None).at(torch.zeros(3))
+    scores = model.log_likelihood(USERS, HISTORY, LENGTHS, ALL)
+    ranked = rank_histories(model, USERS, HISTORY, LENGTHS, 5, 25, None, available)
+    for row in range(3):
+        best = sorted(range(2, 26, 2), key=lambda item, row=row: -scores[row, item - 1].item())
+        assert ranked.items[row].tolist() == best[:5]
+
+
+def test_the_text_branch_shares_no_weight_with_the_rest():
+    model = trio(items_share=0.0, text_share=1.0)
+    loss = model.log_likelihood(USERS, HISTORY, LENGTHS, TARGETS[:, None]).sum()
+    names, weights = zip(*model.named_parameters(), strict=True)
+    slopes = torch.autograd.grad(loss, weights, allow_unused=True)
+    moved = {
+        name for name, slope in zip(names, slopes, strict=True) if slope is not None and slope.any()
+    }
+    assert {name.partition(".")[0] for name in moved} == {"text", "text_backbone", "text_head"}
+
+
+def test_texts_are_centred_and_scaled_by_those_of_training():
+    vectors = torch.tensor([[1.0, 2.0], [3.0, 2.0], [5.0, 8.0]])  # mean 3, 4; squares 8 + 24 of 6
+    projection = TextProjection(vectors, trio().trio)
+    assert projection.mean.tolist() == [3.0, 4.0]
+    assert projection.scale.item() == pytest.approx((32 / 6) ** 0.5)
+    later = TextProjection(vectors * 100 - 7, trio().trio)
+    later.load_state_dict(projection.state_dict())
+    new = torch.tensor([[9.0, -1.0]])
+    torch.testing.assert_close(later(new), projection(new))
+    same = TextProjection(torch.ones(3, 2), trio().trio)  # nothing to tell apart: no division by 0
+    assert torch.isfinite(same(torch.ones(1, 2))).all()
+
+
+def test_shares_may_leave_the_codes_nothing():
+    assert trio(items_share=0.9, text_share=0.1).trio.text_share == 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text_share": 0.71}, r"'text_share' is 0\.71.* from 0 to 1 - items_share, which is 0\.7"),
+        ({"text_share": -0.1}, "text_share"),
+        ({"text_weight": 0.0}, "text_weight"),
+        ({"text_temperature": 0.0}, "text_temperature"),
+        ({"text_inner_size": -1}, "text_inner_size"),
+        ({"text_dropout": 1.0}, "text_dropout"),
+        ({"items_weight": 0.0}, "items_weight"),
+    ],
+)
+def test_settings_are_checked(changes, message):
+    with pytest.raises(InputError, match=message):
+        trio(**changes)
