@@ -49,7 +49,7 @@ def test_a_sound_dataset_is_accepted(data):
         ),
         ({"sid_file": "a.json"}, "'sid_file' belongs to tokenizer 'file', not to 'rqvae'"),
         ({"tokenizer": "rqkmean"}, "unknown tokenizer 'rqkmean'"),
-        ({"generator": "tigre"}, "'h2rec', 'intrr', 'tiger'. Did you mean 'tiger'"),
+        ({"generator": "tigre"}, "'intrr', 'tiger', 'trio'. Did you mean 'tiger'"),
         ({"collision": "drop"}, "'collision' is 'drop', but must be one of 'dedup', 'none'"),
         ({"metrics": ["Recal"]}, "unknown metric 'Recal'. Did you mean 'Recall'"),
         ({"metrics": []}, "'metrics' is [], but must be"),

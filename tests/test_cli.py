@@ -148,7 +148,7 @@ BAD = {
     "an unknown tokenizer": ("--tokenizer=rqkmean", "unknown tokenizer 'rqkmean'"),
     "an unknown generator": (
         "--generator=lion",
-        "unknown generator 'lion'. Known: 'diffgrm', 'duet', 'h2rec', 'intrr', 'tiger'",
+        "unknown generator 'lion'. Known: 'diffgrm', 'duet', 'h2rec', 'intrr', 'tiger', 'trio'",
     ),
     "an unknown key": ("--beam_sise=30", "unknown setting 'beam_sise'. Did you mean 'beam_size'"),
     "an unknown metric": ("--metrics=['Recal']", "unknown metric 'Recal'. Did you mean 'Recall'"),

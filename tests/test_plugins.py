@@ -79,7 +79,7 @@ def test_settings_of_a_third_party_are_checked(package, tmp_path):
         (
             "hidden_size",
             3,
-            "'tiger' or 'intrr' or 'diffgrm' or 'h2rec' or 'duet', not to 'last-item'",
+            "'tiger' or 'intrr' or 'diffgrm' or 'h2rec' or 'duet' or 'trio', not to 'last-item'",
         ),
         ("beam_size", 5, "must be at least max"),
     ):

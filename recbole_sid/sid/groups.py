@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+_KEY_BITS = 63  # of a row that is sorted as one int64
+
 
 class PrefixCollisions(NamedTuple):
     """How much the prefixes of one length are shared."""
@@ -79,13 +81,50 @@ def group(codes: np.ndarray, rows: np.ndarray | None = None) -> Groups:
     n, n_levels = codes.shape
     if rows is None:
         rows = np.arange(n)
+    n_bits = (n - 1).bit_length()
+    bits = [int(codes[:, level].max()).bit_length() for level in range(n_levels)]
+    if n_bits + sum(bits) <= _KEY_BITS and codes.min() >= 0:
+        order, starts = _sorted_by_key(codes, rows, bits, n_bits)
+    else:
+        order, starts = _sorted_by_columns(codes, rows)
+    begins = [np.array([0, n], dtype=np.int32)]
+    begins += [np.append(start, n).astype(np.int32) for start in starts]
+    return Groups(order.astype(np.int32), tuple(begins))
+
+
+def _sorted_by_key(
+    codes: np.ndarray, rows: np.ndarray, bits: list[int], n_bits: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """``rows`` in order, and where the prefixes of each length begin.
+
+    A row is one number, its codes in front and its place in ``rows`` behind, ``bits`` and
+    ``n_bits`` wide: plain integers sort some ten times faster than columns.
+    """
+    keys = np.zeros(len(rows), dtype=np.int64)
+    for level, width in enumerate(bits):
+        keys <<= width
+        keys |= codes[:, level]
+    keys = keys[rows]
+    keys <<= n_bits
+    keys |= np.arange(len(rows))
+    keys.sort()
+    order = rows[keys & ((1 << n_bits) - 1)]
+    starts = []
+    for level in range(len(bits)):
+        prefix = keys >> (n_bits + sum(bits[level + 1 :]))
+        starts.append(np.flatnonzero(np.diff(prefix, prepend=-1)))
+    return order, starts
+
+
+def _sorted_by_columns(codes: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The same for codes of any size."""
     # lexsort is stable and takes the most significant key last.
-    order = rows[np.lexsort(codes[rows].T[::-1])].astype(np.int32)
+    order = rows[np.lexsort(codes[rows].T[::-1])]
     ordered = codes[order]  # (n, L)
-    begins = np.zeros(n, dtype=bool)
+    begins = np.zeros(len(rows), dtype=bool)
     begins[0] = True
-    starts = [np.array([0, n], dtype=np.int32)]
-    for level in range(n_levels):
+    starts = []
+    for level in range(codes.shape[1]):
         begins[1:] |= ordered[1:, level] != ordered[:-1, level]
-        starts.append(np.append(np.flatnonzero(begins), n).astype(np.int32))
-    return Groups(order, tuple(starts))
+        starts.append(np.flatnonzero(begins))
+    return order, starts

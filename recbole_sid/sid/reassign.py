@@ -24,7 +24,7 @@ Everything runs over the items in the order of raw tokens, so the result does no
 order of rows. n items of L levels, m of them under prefixes with a collision, K codes a level, d
 dimensions: O(L n log n + m K d) time, and for ``reassign_last`` the assignments, at most K³ for a
 prefix and far less for the few items that it usually has (a million items in 256 x 256 x 256 codes,
-36 % of them colliding: 11 seconds on one core). Memory: O(L n), and ENTRIES costs or those of the
+17 % of them colliding: 1.5 seconds on one core). Memory: O(L n), and ENTRIES costs or those of the
 items that compete under one prefix, if they are more.
 """
 
@@ -44,7 +44,7 @@ from recbole_sid.sid.space import CodeSpace, EqualCosts
 from recbole_sid.sid.table import SemanticIDs
 
 # Costs held at one time.
-ENTRIES = 2**22
+ENTRIES = 2**20
 
 
 def reassign(
@@ -222,8 +222,12 @@ class Table:
         for part in _parts(parent[items], self.sizes[level]):
             parents, family = np.unique(parent[items[part]], return_inverse=True)
             room = np.full((len(parents), self.sizes[level]), limit, dtype=np.int64)
-            nodes = np.flatnonzero(np.isin(node_parent, parents))
-            room[np.searchsorted(parents, node_parent[nodes]), node_code[nodes]] -= n_staying[nodes]
+            # Nodes are numbered in lexicographic order, so those of one parent stand together.
+            first_node = np.searchsorted(node_parent, parents)
+            n_nodes = np.searchsorted(node_parent, parents, side="right") - first_node
+            parent_of = np.repeat(np.arange(len(parents)), n_nodes)
+            nodes = first_node[parent_of] + places(parent_of)
+            room[parent_of, node_code[nodes]] -= n_staying[nodes]
             costs = self._costs(level, items[part])
             self.codes[items[part], level] = nearest_with_room(costs, family, room)
 

@@ -20,7 +20,7 @@ from recbole_sid.sid import files
 FORMATS = {True: "recbole-sid-space residual", False: "recbole-sid-space parallel"}
 # Squares of numbers up to this one, and sums of many such, fit into float32.
 MAX_NUMBER = 1e15
-ROWS = 65_536
+ROWS = 4_096  # items whose vectors are held at one time: they stay in the processor's cache
 
 
 @dataclass(frozen=True, eq=False)

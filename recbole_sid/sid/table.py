@@ -235,9 +235,10 @@ def _plain(provenance: dict[str, Any]) -> dict[str, Any]:
 def _check_tokens(tokens: tuple[str, ...]) -> None:
     if not tokens:
         raise InputError("the SID table has no items, but must have at least one")
-    for row, token in enumerate(tokens):
-        if not isinstance(token, str) or not token:
-            raise InputError(f"row {row} has the token {token!r}, but must have non-empty text")
+    if set(map(type, tokens)) != {str} or not all(tokens):
+        for row, token in enumerate(tokens):
+            if not isinstance(token, str) or not token:
+                raise InputError(f"row {row} has the token {token!r}, but must have non-empty text")
     try:
         "".join(tokens).encode()
     except UnicodeEncodeError as error:

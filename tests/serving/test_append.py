@@ -77,7 +77,7 @@ def train(tmp_path_factory, cache):
             settings = given | {"output": str(folder / name)} | changes
             if settings["tokenizer"] == "mmq":
                 del settings["tokenizer_levels"]
-            if model in ("IntRR", "Duet"):
+            if model in ("IntRR", "Duet", "Trio"):
                 for key in ("encoder_layers", "decoder_layers"):
                     del settings[key]
             made[name] = recbole_sid.run(model, "made", config_dict=settings)["run_folder"]
@@ -198,7 +198,7 @@ def test_known_items(train, new, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("model", ["IntRR", "Duet"])
+@pytest.mark.parametrize("model", ["IntRR", "Duet", "Trio"])
 def test_content_vectors_grow(model, train, new):
     run = train(model.lower(), model, **INTRR)
     append(run, **new)
