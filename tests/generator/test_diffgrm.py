@@ -7,7 +7,6 @@ import torch
 
 from recbole_sid.errors import InputError
 from recbole_sid.generator import diffgrm as module
-from recbole_sid.generator import sequences as seq
 from recbole_sid.generator.availability import Availability
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.generator.diffgrm import DiffGRM, DiffGRMSettings
@@ -15,13 +14,10 @@ from recbole_sid.model.exclusion import distinct_items
 from recbole_sid.model.ranking import rank_histories
 from recbole_sid.sid.table import SemanticIDs
 from tests.generator.catalogues import random_table, table
-from tests.generator.test_sequences import rows_of
+from tests.generator.contracts import HISTORY, LENGTHS, USERS, packed_is_prefix_training
 
 SIDS = random_table(np.random.default_rng(4), 25, (4, 5, 3), "dedup")
 PLAIN = random_table(np.random.default_rng(4), 25, (4, 5, 3), "none")
-USERS = torch.tensor([1, 2, 3])
-HISTORY = torch.tensor([[3, 7, 1, 0], [9, 0, 0, 0], [5, 6, 7, 8]])
-LENGTHS = torch.tensor([3, 1, 4])
 BATCH = (USERS, HISTORY, LENGTHS)
 
 
@@ -89,21 +85,8 @@ def test_packed_and_prefix_training_have_the_same_loss_and_gradients(
     collision, views, pool, decoder_start, together
 ):
     sids = random_table(np.random.default_rng(1), 25, (4, 5, 3), collision)
-    rng = np.random.default_rng(0)
-    rows = rows_of([rng.integers(1, 26, n).tolist() for n in (2, 7, 4, 5)], window=6)
-    data = seq.chain(*rows)
     model = diffgrm(sids, views=views, pool=pool, decoder_start=decoder_start)
-
-    (packed,) = seq.packed_batches(data, seq.windows(data, 6, 1), 99, together, rng)
-    packed_loss = model.packed_loss(*map(torch.from_numpy, packed))
-    packed_grads = torch.autograd.grad(packed_loss, list(model.parameters()))
-    (single,) = seq.prefix_batches(data, 6, 99, rng)
-    prefix_loss = model.prefix_loss(*map(torch.from_numpy, single))
-    prefix_grads = torch.autograd.grad(prefix_loss, list(model.parameters()))
-
-    assert packed_loss.item() == pytest.approx(prefix_loss.item(), abs=1e-5)
-    for mine, other in zip(packed_grads, prefix_grads, strict=True):
-        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
+    packed_is_prefix_training(model, together)
 
 
 def test_positions_without_a_target_carry_no_loss():

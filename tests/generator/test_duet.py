@@ -5,23 +5,23 @@ import torch.nn.functional as F
 
 from recbole_sid.errors import InputError
 from recbole_sid.generator import duet as duet_module
-from recbole_sid.generator import sequences as seq
-from recbole_sid.generator.availability import Availability
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.generator.duet import Duet, DuetSettings
-from recbole_sid.model.exclusion import distinct_items
-from recbole_sid.model.ranking import rank_histories
 from tests.generator.catalogues import intrr, random_table
-from tests.generator.test_sequences import rows_of
+from tests.generator.contracts import (
+    ALL,
+    HISTORY,
+    LENGTHS,
+    TARGETS,
+    USERS,
+    lists_are_the_best,
+    lists_hold_only_what_may_be_listed,
+    packed_is_prefix_training,
+)
 
 SIDS = random_table(np.random.default_rng(4), 25, (4, 5, 3), "dedup")
 TIED = random_table(np.random.default_rng(4), 25, (2, 2, 2), "none")
 VECTORS = np.random.default_rng(5).normal(size=(25, 7)).astype(np.float32)
-USERS = torch.tensor([1, 2, 3])
-HISTORY = torch.tensor([[3, 7, 1, 0], [9, 0, 0, 0], [5, 6, 7, 8]])
-LENGTHS = torch.tensor([3, 1, 4])
-TARGETS = torch.tensor([2, 4, 6])
-ALL = torch.arange(1, 26).expand(3, -1)
 KINDS = [
     {},
     {"vectors": VECTORS, "item_embedding": False},
@@ -46,23 +46,7 @@ OWN = {"items_weight": 1.0, "items_share": 0.3}
 @pytest.mark.parametrize("together", [None, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_packed_and_prefix_training_have_the_same_loss_and_gradients(kind, together):
-    rng = np.random.default_rng(0)
-    rows = rows_of([rng.integers(1, 26, n).tolist() for n in (2, 7, 4, 5)], window=6)
-    data = seq.chain(*rows)
-    model = duet(**kind)
-    (packed,) = seq.packed_batches(data, seq.windows(data, 6, 1), 99, together, rng)
-    packed_loss = model.packed_loss(*map(torch.from_numpy, packed))
-    (single,) = seq.prefix_batches(data, 6, 99, rng)
-    prefix_loss = model.prefix_loss(*map(torch.from_numpy, single))
-    assert packed_loss.item() == pytest.approx(prefix_loss.item(), abs=1e-5)
-    weights = list(model.parameters())
-    for mine, other in zip(
-        torch.autograd.grad(packed_loss, weights, allow_unused=True),
-        torch.autograd.grad(prefix_loss, weights, allow_unused=True),
-        strict=True,
-    ):
-        if mine is not None or other is not None:
-            torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
+    packed_is_prefix_training(duet(**kind), together)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -112,18 +96,7 @@ def test_items_of_one_sid_share_what_the_codes_say_and_differ_in_what_the_items_
 @pytest.mark.parametrize("sids", [SIDS, TIED])
 def test_lists_are_the_best_of_all_items(sids, decoding, at_once, monkeypatch):
     monkeypatch.setattr(duet_module, "SCORES_AT_ONCE", at_once)
-    model = duet(sids, decoding=decoding)
-    scores = model.log_likelihood(USERS, HISTORY, LENGTHS, ALL)
-    best = scores.sort(dim=1, descending=True)
-    for k in (1, 7, 30):
-        ranked = model.rank(USERS, HISTORY, LENGTHS, k, beam_size=25)
-        n = min(k, 25)
-        assert torch.equal(ranked.items[:, :n], best.indices[:, :n] + 1)
-        torch.testing.assert_close(ranked.scores[:, :n], best.values[:, :n])
-        assert (ranked.items[:, n:] == 0).all()
-        assert (ranked.scores[:, n:] == -torch.inf).all()
-        assert (ranked.group_sizes == 1).all()
-        assert ranked.items.shape == ranked.scores.shape == ranked.group_sizes.shape == (3, k)
+    lists_are_the_best(duet(sids, decoding=decoding), beam_size=25)
 
 
 def test_both_heads_propose_items():
@@ -147,28 +120,7 @@ def test_both_heads_propose_items():
 @pytest.mark.parametrize("decoding", ["exact", "beam"])
 @pytest.mark.parametrize("sids", [SIDS, TIED])
 def test_lists_hold_only_what_is_there_and_is_not_excluded(sids, decoding):
-    model = duet(sids, decoding=decoding)
-    rng = np.random.default_rng(3)
-    since = torch.from_numpy(rng.integers(0, 9, 26)).double()
-    until = since + 3
-    allowed = torch.from_numpy(rng.random(26) < 0.8)
-    times = torch.tensor([2.0, 8.0, 30.0])
-    available = Availability(model.catalogue, allowed, since, until).at(times)
-    excluded = distinct_items(HISTORY)
-    scores = model.log_likelihood(USERS, HISTORY, LENGTHS, ALL)
-    ranked = rank_histories(model, USERS, HISTORY, LENGTHS, 8, 25, excluded, available)
-    for row, time in enumerate(times.tolist()):
-        may = [
-            item
-            for item in range(1, 26)
-            if allowed[item]
-            and since[item] <= time <= until[item]
-            and item not in HISTORY[row].tolist()
-        ]
-        best = sorted(may, key=lambda item, row=row: -scores[row, item - 1].item())[:8]
-        assert ranked.items[row].tolist() == best + [0] * (8 - len(best))
-        found = ranked.scores[row, : len(best)]
-        torch.testing.assert_close(found, scores[row, torch.tensor(best, dtype=torch.long) - 1])
+    lists_hold_only_what_may_be_listed(duet(sids, decoding=decoding), beam_size=25)
 
 
 def test_the_catalogues_and_the_sizes_of_leaves_stay_out_of_the_weights():

@@ -5,23 +5,23 @@ import torch
 from recbole_sid.errors import InputError
 from recbole_sid.evaluation import expected_hits
 from recbole_sid.generator import h2rec as h2rec_module
-from recbole_sid.generator import sequences as seq
-from recbole_sid.generator.availability import Availability
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.generator.h2rec import H2Rec, H2RecSettings
 from recbole_sid.generator.h2rec_losses import code_alignment_loss, granularity_loss
-from recbole_sid.model.exclusion import distinct_items
-from recbole_sid.model.ranking import rank_histories
 from tests.generator.catalogues import random_table, table
-from tests.generator.test_sequences import rows_of
+from tests.generator.contracts import (
+    ALL,
+    HISTORY,
+    LENGTHS,
+    TARGETS,
+    USERS,
+    lists_are_the_best,
+    lists_hold_only_what_may_be_listed,
+    packed_is_prefix_training,
+)
 
 SIDS = random_table(np.random.default_rng(4), 25, (4, 5, 3), "dedup")
 TIED = random_table(np.random.default_rng(4), 25, (2, 2, 2), "none")
-USERS = torch.tensor([1, 2, 3])
-HISTORY = torch.tensor([[3, 7, 1, 0], [9, 0, 0, 0], [5, 6, 7, 8]])
-LENGTHS = torch.tensor([3, 1, 4])
-TARGETS = torch.tensor([2, 4, 6])
-ALL = torch.arange(1, 26).expand(3, -1)
 KINDS = [{}, {"fusion": "mean"}, {"share_backbone": False}]
 
 
@@ -60,22 +60,7 @@ def h2rec(sids=SIDS, seed: int = 0, window: int = 6, **changes: object) -> H2Rec
 @pytest.mark.parametrize("together", [None, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_packed_and_prefix_training_have_the_same_loss_and_gradients(kind, together):
-    rng = np.random.default_rng(0)
-    rows = rows_of([rng.integers(1, 26, n).tolist() for n in (2, 7, 4, 5)], window=6)
-    data = seq.chain(*rows)
-    model = h2rec(**kind)
-    (packed,) = seq.packed_batches(data, seq.windows(data, 6, 1), 99, together, rng)
-    packed_loss = model.packed_loss(*map(torch.from_numpy, packed))
-    (single,) = seq.prefix_batches(data, 6, 99, rng)
-    prefix_loss = model.prefix_loss(*map(torch.from_numpy, single))
-    assert packed_loss.item() == pytest.approx(prefix_loss.item(), abs=1e-5)
-    weights = list(model.parameters())
-    for mine, other in zip(
-        torch.autograd.grad(packed_loss, weights),
-        torch.autograd.grad(prefix_loss, weights),
-        strict=True,
-    ):
-        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
+    packed_is_prefix_training(h2rec(**kind), together)
 
 
 @pytest.mark.parametrize("at_once", [1, 60, 2**24])
@@ -209,51 +194,14 @@ def test_lists_are_the_best_of_all_items(sids, at_once, monkeypatch):
     model = h2rec(sids)
     scores = model.log_likelihood(USERS, HISTORY, LENGTHS, ALL)
     torch.testing.assert_close(scores.exp().sum(dim=1), torch.ones(3))
-    for k in (1, 7, 30):
-        ranked = model.rank(USERS, HISTORY, LENGTHS, k, beam_size=1)
-        best = scores.sort(dim=1, descending=True)
-        n = min(k, 25)
-        assert torch.equal(ranked.items[:, :n], best.indices[:, :n] + 1)
-        torch.testing.assert_close(ranked.scores[:, :n], best.values[:, :n])
-        assert (ranked.items[:, n:] == 0).all()
-        assert (ranked.scores[:, n:] == -torch.inf).all()
-        assert (ranked.group_sizes == 1).all()
-        assert ranked.items.shape == ranked.scores.shape == ranked.group_sizes.shape == (3, k)
+    lists_are_the_best(model, beam_size=1)
 
 
 @pytest.mark.parametrize("sids", [SIDS, TIED])
 @pytest.mark.parametrize("at_once", [1, 2**24])
 def test_lists_hold_only_what_is_there_and_is_not_excluded(sids, at_once, monkeypatch):
     monkeypatch.setattr(h2rec_module, "SCORES_AT_ONCE", at_once)
-    model = h2rec(sids)
-    rng = np.random.default_rng(3)
-    since = torch.from_numpy(rng.integers(0, 9, 26)).double()
-    until = since + 3
-    allowed = torch.from_numpy(rng.random(26) < 0.8)
-    times = torch.tensor([2.0, 8.0, 30.0])
-    available = Availability(model.catalogue, allowed, since, until).at(times)
-    excluded = distinct_items(HISTORY)
-    scores = model.log_likelihood(USERS, HISTORY, LENGTHS, ALL)
-    ranked = rank_histories(model, USERS, HISTORY, LENGTHS, 8, 10, excluded, available)
-    for row, time in enumerate(times.tolist()):
-        may = [
-            item
-            for item in range(1, 26)
-            if allowed[item]
-            and since[item] <= time <= until[item]
-            and item not in HISTORY[row].tolist()
-        ]
-        best = sorted(may, key=lambda item, row=row: -scores[row, item - 1].item())[:8]
-        assert ranked.items[row].tolist() == best + [0] * (8 - len(best))
-        assert (ranked.group_sizes[row] == 1).all()
-        found = ranked.scores[row, : len(best)]
-        torch.testing.assert_close(found, scores[row, torch.tensor(best, dtype=torch.long) - 1])
-    # At no time only `allowed` counts.
-    available = Availability(model.catalogue, allowed).at(None)
-    ranked = model.rank(USERS, HISTORY, LENGTHS, 25, 1, available)
-    n = int(allowed[1:].sum())
-    assert allowed[ranked.items[:, :n]].all()
-    assert (ranked.items[:, n:] == 0).all()
+    lists_hold_only_what_may_be_listed(h2rec(sids), beam_size=10)
 
 
 def test_items_of_one_sid_are_told_apart():

@@ -6,16 +6,11 @@ import torch
 
 from recbole_sid.errors import InputError
 from recbole_sid.generator import intrr as intrr_module
-from recbole_sid.generator import sequences as seq
 from tests.generator.catalogues import intrr, random_table, table
-from tests.generator.test_sequences import rows_of
+from tests.generator.contracts import ALL, HISTORY, LENGTHS, USERS, packed_is_prefix_training
 
 SIDS = random_table(np.random.default_rng(4), 25, (4, 5, 3), "dedup")
 VECTORS = np.random.default_rng(5).normal(size=(25, 7)).astype(np.float32)
-USERS = torch.tensor([1, 2, 3])
-HISTORY = torch.tensor([[3, 7, 1, 0], [9, 0, 0, 0], [5, 6, 7, 8]])
-LENGTHS = torch.tensor([3, 1, 4])
-ALL = torch.arange(1, 26).expand(3, -1)
 KINDS = [
     {},
     {"backbone": "hstu"},
@@ -32,23 +27,7 @@ KINDS = [
 @pytest.mark.parametrize("together", [None, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_packed_and_prefix_training_have_the_same_loss_and_gradients(kind, together):
-    rng = np.random.default_rng(0)
-    rows = rows_of([rng.integers(1, 26, n).tolist() for n in (2, 7, 4, 5)], window=6)
-    data = seq.chain(*rows)
-    model = intrr(SIDS, **kind)
-    (packed,) = seq.packed_batches(data, seq.windows(data, 6, 1), 99, together, rng)
-    packed_loss = model.packed_loss(*map(torch.from_numpy, packed))
-    (single,) = seq.prefix_batches(data, 6, 99, rng)
-    prefix_loss = model.prefix_loss(*map(torch.from_numpy, single))
-    assert packed_loss.item() == pytest.approx(prefix_loss.item(), abs=1e-5)
-    weights = list(model.parameters())
-    for mine, other in zip(
-        torch.autograd.grad(packed_loss, weights, allow_unused=True),
-        torch.autograd.grad(prefix_loss, weights, allow_unused=True),
-        strict=True,
-    ):
-        if mine is not None or other is not None:
-            torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
+    packed_is_prefix_training(intrr(SIDS, **kind), together)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,9 +3,8 @@ import pytest
 import torch
 
 from recbole_sid.errors import InputError
-from recbole_sid.generator import sequences as seq
 from tests.generator.catalogues import random_table, table, tiger
-from tests.generator.test_sequences import rows_of
+from tests.generator.contracts import packed_is_prefix_training
 
 SIDS = random_table(np.random.default_rng(4), 25, (4, 5, 3), "dedup")
 USERS = torch.tensor([1, 2, 3])
@@ -26,10 +25,6 @@ def test_packed_and_prefix_training_have_the_same_loss_and_gradients(
     user_tokens, collision, history_tokens, softmax, decoder_start, item_embedding, together
 ):
     sids = random_table(np.random.default_rng(1), 25, (4, 5, 3), collision)
-    rng = np.random.default_rng(0)
-    rows = rows_of([rng.integers(1, 26, n).tolist() for n in (2, 7, 4, 5)], window=6)
-    data = seq.chain(*rows)
-    assert np.diff(data.offsets).max() <= 7, "all histories are within the window"
     model = tiger(
         sids,
         window=6,
@@ -39,18 +34,7 @@ def test_packed_and_prefix_training_have_the_same_loss_and_gradients(
         decoder_start=decoder_start,
         item_embedding=item_embedding,
     )
-
-    (packed,) = seq.packed_batches(data, seq.windows(data, 6, 1), 99, together, rng)
-    packed_loss = model.packed_loss(*map(torch.from_numpy, packed))
-    packed_grads = torch.autograd.grad(packed_loss, list(model.parameters()), allow_unused=True)
-    (single,) = seq.prefix_batches(data, 6, 99, rng)
-    prefix_loss = model.prefix_loss(*map(torch.from_numpy, single))
-    prefix_grads = torch.autograd.grad(prefix_loss, list(model.parameters()), allow_unused=True)
-
-    assert packed_loss.item() == pytest.approx(prefix_loss.item(), abs=1e-6)
-    for mine, other in zip(packed_grads, prefix_grads, strict=True):
-        if mine is not None or other is not None:
-            torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
+    packed_is_prefix_training(model, together, tolerance=1e-6)
 
 
 def test_positions_without_a_target_carry_no_loss():

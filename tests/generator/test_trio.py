@@ -5,22 +5,23 @@ import torch.nn.functional as F
 
 from recbole_sid.errors import InputError
 from recbole_sid.generator import duet as duet_module
-from recbole_sid.generator import sequences as seq
-from recbole_sid.generator.availability import Availability
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.generator.duet import Duet, DuetSettings
 from recbole_sid.generator.trio import TextProjection, Trio, TrioSettings
-from recbole_sid.model.ranking import rank_histories
 from tests.generator.catalogues import intrr, random_table
-from tests.generator.test_sequences import rows_of
+from tests.generator.contracts import (
+    ALL,
+    HISTORY,
+    LENGTHS,
+    TARGETS,
+    USERS,
+    lists_are_the_best,
+    lists_hold_only_what_may_be_listed,
+    packed_is_prefix_training,
+)
 
 SIDS = random_table(np.random.default_rng(4), 25, (4, 5, 3), "dedup")
 VECTORS = np.random.default_rng(5).normal(size=(25, 7)).astype(np.float32)
-USERS = torch.tensor([1, 2, 3])
-HISTORY = torch.tensor([[3, 7, 1, 0], [9, 0, 0, 0], [5, 6, 7, 8]])
-LENGTHS = torch.tensor([3, 1, 4])
-TARGETS = torch.tensor([2, 4, 6])
-ALL = torch.arange(1, 26).expand(3, -1)
 OWN = {
     "items_weight": 0.4,
     "items_share": 0.3,
@@ -74,22 +75,7 @@ def test_the_loss_is_that_of_duet_and_the_weighted_one_of_the_texts(changes):
 
 @pytest.mark.parametrize("together", [None, 2])
 def test_packed_and_prefix_training_have_the_same_loss_and_gradients(together):
-    rng = np.random.default_rng(0)
-    rows = rows_of([rng.integers(1, 26, n).tolist() for n in (2, 7, 4, 5)], window=6)
-    data = seq.chain(*rows)
-    model = trio()
-    (packed,) = seq.packed_batches(data, seq.windows(data, 6, 1), 99, together, rng)
-    packed_loss = model.packed_loss(*map(torch.from_numpy, packed))
-    (single,) = seq.prefix_batches(data, 6, 99, rng)
-    prefix_loss = model.prefix_loss(*map(torch.from_numpy, single))
-    assert packed_loss.item() == pytest.approx(prefix_loss.item(), abs=1e-5)
-    weights = list(model.parameters())
-    for mine, other in zip(
-        torch.autograd.grad(packed_loss, weights),
-        torch.autograd.grad(prefix_loss, weights),
-        strict=True,
-    ):
-        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)
+    packed_is_prefix_training(trio(), together)
 
 
 @pytest.mark.parametrize("at_once", [1, 60, 2**24])
@@ -112,25 +98,12 @@ def test_a_score_is_the_weighted_sum_of_three_distributions_over_items(at_once, 
 @pytest.mark.parametrize("shares", [(0.3, 0.2), (0.0, 0.0), (0.0, 1.0)])
 def test_lists_are_the_best_of_all_items(shares, decoding):
     model = trio(items_share=shares[0], text_share=shares[1], decoding=decoding)
-    best = model.log_likelihood(USERS, HISTORY, LENGTHS, ALL).sort(dim=1, descending=True)
-    for k in (1, 7, 30):
-        ranked = model.rank(USERS, HISTORY, LENGTHS, k, beam_size=25)
-        n = min(k, 25)
-        assert torch.equal(ranked.items[:, :n], best.indices[:, :n] + 1)
-        torch.testing.assert_close(ranked.scores[:, :n], best.values[:, :n])
-        assert (ranked.items[:, n:] == 0).all()
+    lists_are_the_best(model, beam_size=25)
 
 
 @pytest.mark.parametrize("decoding", ["exact", "beam"])
-def test_lists_hold_only_what_is_allowed(decoding):
-    model = trio(decoding=decoding)
-    allowed = torch.arange(26) % 2 == 0
-    available = Availability(model.catalogue, allowed, None, None).at(torch.zeros(3))
-    scores = model.log_likelihood(USERS, HISTORY, LENGTHS, ALL)
-    ranked = rank_histories(model, USERS, HISTORY, LENGTHS, 5, 25, None, available)
-    for row in range(3):
-        best = sorted(range(2, 26, 2), key=lambda item, row=row: -scores[row, item - 1].item())
-        assert ranked.items[row].tolist() == best[:5]
+def test_lists_hold_only_what_may_be_listed(decoding):
+    lists_hold_only_what_may_be_listed(trio(decoding=decoding), beam_size=25)
 
 
 def test_the_text_branch_shares_no_weight_with_the_rest():
