@@ -35,6 +35,7 @@ from recbole_sid.generator.beam import Ranked, rank_items
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.generator.full_softmax import SCORES_AT_ONCE, full_softmax_loss
 from recbole_sid.generator.intrr import IntRR, IntRRSettings, together
+from recbole_sid.generator.kept import Kept
 from recbole_sid.generator.layers import init_weights
 from recbole_sid.settings import require
 
@@ -72,6 +73,7 @@ class Duet(IntRR):
         self, settings: DuetSettings, catalogue: Catalogue, window: int, user_buckets: Tensor
     ):
         super().__init__(settings, catalogue, window, user_buckets)
+        self._kept_items: Kept[Tensor] = Kept()
         self.duet = settings
         self.tied = catalogue
         self.catalogue = catalogue.without_ties()
@@ -136,9 +138,17 @@ class Duet(IntRR):
 
     def _table(self) -> Tensor:
         """The token (n_items, width) of every item."""
-        device = self.user_buckets.device
-        tokens, _ = self._items(torch.arange(1, self.catalogue.n_items + 1, device=device))
-        return tokens
+
+        def make() -> Tensor:
+            device = self.user_buckets.device
+            tokens, _ = self._items(torch.arange(1, self.catalogue.n_items + 1, device=device))
+            return tokens
+
+        return self._kept_items.get(self, self._token_weights(), make)
+
+    def forget(self) -> None:
+        super().forget()
+        self._kept_items.forget()
 
     def _item_scores(self, hidden: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """ln p_items (b, n_items) of all items, some rows at a time: at most ``SCORES_AT_ONCE``

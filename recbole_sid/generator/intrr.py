@@ -32,6 +32,7 @@ from recbole_sid.generator.beam import Beams, Ranked, Step, rank_items, search
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.generator.dropout import Dropout
 from recbole_sid.generator.hstu import HSTULayer
+from recbole_sid.generator.kept import Kept
 from recbole_sid.generator.layers import EncoderLayer, init_weights
 from recbole_sid.generator.recursive import RecursiveCodebook
 from recbole_sid.generator.trie_softmax import TrieSoftmax
@@ -122,7 +123,7 @@ class IntRR(Generator):
     ):
         super().__init__(settings, catalogue, window, user_buckets)
         self.settings = settings
-        self._kept_tables: tuple[object, list[Tensor]] | None = None
+        self._kept_tables: Kept[list[Tensor]] = Kept()
         width = settings.hidden_size
         shape = shape_of(settings)
         self.codebook = RecursiveCodebook(
@@ -255,20 +256,12 @@ class IntRR(Generator):
         return scores
 
     def _node_tables(self, trie_softmax: TrieSoftmax) -> list[Tensor]:
-        """The nodes' vectors. Where nothing is trained they are kept until a weight changes: they
-        cost more than a single request."""
-        if (
-            self.training
-            or torch.is_grad_enabled()
-            or torch.is_autocast_enabled(self.user_buckets.device.type)
-        ):
-            return trie_softmax.tables(self.codebook, self._all_vectors())
-        state = self._state_of_tables()
-        if self._kept_tables is None or self._kept_tables[0] != state:
-            tables = trie_softmax.tables(self.codebook, self._all_vectors())
-            self._kept_tables = state, tables
-            return tables
-        return self._kept_tables[1]
+        """The nodes' vectors."""
+        return self._kept_tables.get(
+            self,
+            self._token_weights(),
+            lambda: trie_softmax.tables(self.codebook, self._all_vectors()),
+        )
 
     def _all_vectors(self) -> Tensor | None:
         """Vectors (n_items + 1, width) of all items where the nodes are scored by them."""
@@ -280,26 +273,25 @@ class IntRR(Generator):
             vectors = content if vectors is None else vectors + content
         return vectors
 
-    def _state_of_tables(self) -> tuple[tuple[int, int], ...]:
-        """What tells one state of the tables' weights from another: where each lies, and how often
-        it was written to (which torch does not count in inference tensors: nothing trains them)."""
+    def _token_weights(self) -> list[Tensor | None]:
+        """All that the items' tokens and the nodes' vectors are made of."""
         weights = [*self.codebook.weights, self.catalogue.vectors]
         if self.item_embedding is not None:
             weights.append(self.item_embedding.weight)
         if self.content is not None:
             weights += [self.content.weight, self.content.bias]
-        return tuple(
-            (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
-            for weight in weights
-            if weight is not None
-        )
+        return weights
+
+    def forget(self) -> None:
+        """Drop what evaluation has kept."""
+        self._kept_tables.forget()
 
     def train(self, mode: bool = True) -> IntRR:
-        self._kept_tables = None
+        self.forget()
         return super().train(mode)
 
     def _apply(self, fn, recurse=True):
-        self._kept_tables = None
+        self.forget()
         return super()._apply(fn, recurse)
 
     def _beams(

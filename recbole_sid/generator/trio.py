@@ -96,6 +96,9 @@ class Trio(Duet):
         texts = self.text(F.embedding(items, self.catalogue.vectors))
         return torch.cat([tokens, texts.to(tokens.dtype)], dim=-1), logits
 
+    def _token_weights(self) -> list[Tensor | None]:
+        return [*super()._token_weights(), *self.text.parameters(), *self.text.buffers()]
+
     def _backbone(self, tokens: Tensor) -> Tensor:
         of_ids, of_texts = self._halves(tokens)
         states = super()._backbone(of_ids), self.text_backbone(of_texts)

@@ -223,8 +223,8 @@ class Table:
             parents, family = np.unique(parent[items[part]], return_inverse=True)
             room = np.full((len(parents), self.sizes[level]), limit, dtype=np.int64)
             # Nodes are numbered in lexicographic order, so those of one parent stand together.
-            first_node = np.searchsorted(node_parent, parents)
-            n_nodes = np.searchsorted(node_parent, parents, side="right") - first_node
+            first_node = node_parent.searchsorted(parents)
+            n_nodes = node_parent.searchsorted(parents, side="right") - first_node
             parent_of = np.repeat(np.arange(len(parents)), n_nodes)
             nodes = first_node[parent_of] + places(parent_of)
             room[parent_of, node_code[nodes]] -= n_staying[nodes]

@@ -231,15 +231,15 @@ class TestKeptTables:
         before = self.scores(model)
         after = self.scores(getattr(self, change)(model))
         assert not torch.equal(after, before)
-        model._kept_tables = None
+        model.forget()
         assert torch.equal(self.scores(model), after)
 
     def test_another_device_or_type_drops_them(self):
         model = self.model()
         self.scores(model)
-        assert model.float()._kept_tables is None
+        assert model.float()._kept_tables.empty
         self.scores(model)
-        assert model.to("meta")._kept_tables is None
+        assert model.to("meta")._kept_tables.empty
 
     def test_training_makes_its_own(self, monkeypatch):
         model = self.model()

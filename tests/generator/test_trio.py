@@ -117,6 +117,33 @@ def test_the_text_branch_shares_no_weight_with_the_rest():
     assert {name.partition(".")[0] for name in moved} == {"text", "text_backbone", "text_head"}
 
 
+def test_in_evaluation_the_table_of_items_is_kept_until_a_weight_changes(monkeypatch):
+    model = trio(decoding="beam")
+    made = []
+    project = model.text.forward
+    monkeypatch.setattr(
+        model.text, "forward", lambda given: made.append(len(given)) or project(given)
+    )
+
+    def scores() -> torch.Tensor:
+        with torch.no_grad():
+            return model.rank(USERS, HISTORY, LENGTHS, 5, 10).scores
+
+    first = scores()
+    assert made == [3, 25]  # the histories of three users, and all items
+    assert torch.equal(scores(), first)
+    assert made == [3, 25, 3]
+    for change in (model.text.layers[-1].bias, model.item_embedding.weight, model.text.mean):
+        before, n_made = scores(), made.count(25)
+        with torch.no_grad():
+            change.add_(torch.randn(change.shape))
+        after = scores()
+        assert not torch.equal(after, before)
+        assert made.count(25) == n_made + 1
+        model.forget()
+        assert torch.equal(scores(), after)
+
+
 def test_texts_are_centred_and_scaled_by_those_of_training():
     vectors = torch.tensor([[1.0, 2.0], [3.0, 2.0], [5.0, 8.0]])  # mean 3, 4; squares 8 + 24 of 6
     projection = TextProjection(vectors, trio().trio)
