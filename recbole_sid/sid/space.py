@@ -90,13 +90,18 @@ class CodeSpace:
             float32 (m, K_level).
         """
         book = self.codebooks[level]  # (K, d)
-        if not self.residual:
-            return -(self.latents[rows, level] @ book.T)
-        left = self._left_over(rows, codes[:, :level])  # (m, d)
-        costs = left @ (-2 * book.T)  # (m, K)
-        costs += np.square(left).sum(axis=1, keepdims=True)
-        costs += np.square(book).sum(axis=1)
-        return np.maximum(costs, 0, out=costs)
+        costs = np.empty((len(rows), len(book)), dtype=np.float32)
+        for start in range(0, len(rows), ROWS):
+            part = slice(start, start + ROWS)
+            if not self.residual:
+                np.negative(self.latents[rows[part], level] @ book.T, out=costs[part])
+                continue
+            left = self._left_over(rows[part], codes[part, :level])  # (rows, d)
+            np.matmul(left, -2 * book.T, out=costs[part])
+            costs[part] += np.square(left).sum(axis=1, keepdims=True)
+            costs[part] += np.square(book).sum(axis=1)
+            np.maximum(costs[part], 0, out=costs[part])
+        return costs
 
     def prefix_costs(self, rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """Cost of the whole of ``codes`` (m, any length) for the items ``rows`` (m,): float32 (m,).
