@@ -10,7 +10,7 @@ its softmax over all items is that of cosines over a temperature (InfoNCE agains
            + (1 - items_share - text_share) * ln p_codes(i)
 
 No weight is shared by the text branch and the others, so that what it has to say stays its own; it
-also speaks of items that were in nobody's training history. The codes' search proposes
+also scores items that were in nobody's training history. The codes' search proposes
 ``beam_size`` items, and the two softmaxes, by the weighted sum of both, as many.
 """
 
