@@ -118,8 +118,10 @@ def test_the_undisturbed_run_is_worth_killing(undisturbed: Path) -> None:
     assert [file.name for file in beside] == names
     assert (undisturbed / "run" / "tokenizer.safetensors").is_file()
     assert SemanticIDs.load(codes).provenance["report"]["restarted"] > 0
-    assert weights(undisturbed)["epoch"] == "1"  # counted from 0
-    assert last_epoch(undisturbed) == 3
+    # It improves at first and then stops early; processors differ in where. Counted from 0.
+    best = int(weights(undisturbed)["epoch"])
+    assert best >= 1
+    assert last_epoch(undisturbed) == best + 2 < SETTINGS["epochs"]
 
 
 # Where, at which call there, before or after it, and what the log says of the part that is kept.
@@ -138,7 +140,8 @@ WHILE_TOKENIZING = [  # 5 epochs of 3 batches
     ("write *.weights.safetensors", 1, "after", "resuming after epoch 5"),
     ("write *.safetensors", 3, "after", "SIDs from the cache"),
 ]
-WHILE_GENERATING = [  # 4 epochs, of which the second is the best, then an early stop
+TESTING = -1  # the call that evaluates the test split: one comes before it for every epoch
+WHILE_GENERATING = [  # two epochs or more that improve, two that do not, then an early stop
     ("write config.yaml", 1, "before", None),
     ("write config.yaml", 1, "after", None),
     ("write sids.json", 1, "before", None),
@@ -150,8 +153,8 @@ WHILE_GENERATING = [  # 4 epochs, of which the second is the best, then an early
     ("write model.safetensors", 2, "after", "Resuming from epoch 1"),
     ("write training.pt", 2, "before", "Resuming from epoch 1"),
     (TRAINER + "_valid_epoch", 3, "after", "Resuming from epoch 2"),
-    (TRAINER + "_full_sort_batch_eval", 5, "after", "Resuming from epoch 3"),
-    ("write result.json", 1, "before", "Resuming from epoch 3"),
+    (TRAINER + "_full_sort_batch_eval", TESTING, "after", "Resuming from epoch {last}"),
+    ("write result.json", 1, "before", "Resuming from epoch {last}"),
     ("write result.json", 1, "after", None),
 ]
 
@@ -178,14 +181,16 @@ def test_a_killed_run_ends_as_the_undisturbed_one(
     here = {**data, **within(tmp_path)}
     for name in cached:
         shutil.copytree(undisturbed / "cache" / name, tmp_path / "cache" / name)
-    assert runs.run(here, (where, call, when)) == -9, runs.log.read_text()
+    last = last_epoch(undisturbed)
+    at = last + 2 if call == TESTING else call
+    assert runs.run(here, (where, at, when)) == -9, runs.log.read_text()
     assert runs.run({**here, "resume": True}) == 0, runs.log.read_text()
     assert_same(tmp_path, undisturbed)
     log = (tmp_path / "run" / "run.log").read_text()
     if resumed is None:
         assert "esuming" not in log
     else:
-        assert resumed in log
+        assert resumed.format(last=last) in log
 
 
 def test_candidates_drawn_for_validation_are_those_of_the_undisturbed_run(

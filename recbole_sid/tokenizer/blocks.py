@@ -1,7 +1,9 @@
 """The same arithmetic for every row, whichever rows it comes with.
 
 A product of matrices rounds by its shape: a row alone and the same row among a thousand differ in
-the last bits, and now and then in a code. In blocks of one shape a row always comes out the same.
+the last bits, and now and then in a code. In blocks of one shape a row always comes out the same
+from torch. NumPy's library also rounds by the place of a row in its block, on some processors, so
+that its products go row by row (:func:`product`).
 """
 
 from __future__ import annotations
@@ -38,3 +40,11 @@ def in_blocks(
         for target, values in zip(whole, found, strict=True):
             target[start : start + size] = values[:size]
     return whole
+
+
+def product(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """``rows`` (n, d) times ``matrix`` (d, k): (n, k), each row as if it were alone.
+
+    Up to twice as slow as the plain product.
+    """
+    return np.matmul(rows[:, None], matrix)[:, 0]

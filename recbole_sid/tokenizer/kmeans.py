@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from recbole_sid.tokenizer.blocks import in_blocks
+from recbole_sid.tokenizer.blocks import in_blocks, product
 
 MINIBATCH_ROWS = 16_384
 
@@ -79,7 +79,7 @@ def nearest_codes(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     squares = np.square(centroids).sum(axis=1)
 
     def nearest(block: np.ndarray) -> tuple[np.ndarray]:
-        return ((squares - 2 * (block @ centroids.T)).argmin(axis=1).astype(np.int32),)
+        return ((squares - 2 * product(block, centroids.T)).argmin(axis=1).astype(np.int32),)
 
     with threadpool_limits(1):
         (codes,) = in_blocks(nearest, points)

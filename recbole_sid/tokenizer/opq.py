@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from recbole_sid.settings import require
 from recbole_sid.sid.space import CodeSpace
 from recbole_sid.tokenizer.base import BaseCodes, Items, Tokenizer, logger
-from recbole_sid.tokenizer.blocks import in_blocks
+from recbole_sid.tokenizer.blocks import in_blocks, product
 from recbole_sid.tokenizer.code_use import code_use, describe, warn_if_collapsed
 from recbole_sid.tokenizer.kmeans import kmeans, nearest_codes
 from recbole_sid.tokenizer.rotation import optimised_rotation
@@ -172,7 +172,7 @@ def _parts(vectors: np.ndarray, weights: Mapping[str, np.ndarray], n_levels: int
     """``vectors`` (n, d) rotated and cut, float32 (n, L, w)."""
     projection, mean = weights["projection"].T, weights["mean"]
     with threadpool_limits(1):
-        (points,) = in_blocks(lambda block: ((block - mean) @ projection,), vectors)
+        (points,) = in_blocks(lambda block: (product(block - mean, projection),), vectors)
     return points.reshape(len(points), n_levels, -1)
 
 

@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 
 from recbole_sid.settings import require
 from recbole_sid.tokenizer.base import LevelSettings
+from recbole_sid.tokenizer.blocks import product
 from recbole_sid.tokenizer.stored_weights import Shape, length
 
 
@@ -75,7 +76,7 @@ def prepared(vectors: np.ndarray, weights: Mapping[str, np.ndarray]) -> np.ndarr
     """
     if "pca_components" in weights:
         components = weights["pca_components"].T  # (d, k)
-        vectors = vectors @ components - weights["pca_mean"] @ components
+        vectors = product(vectors, components) - weights["pca_mean"] @ components
     if "scale" in weights:
         return (vectors - weights["mean"]) / weights["scale"]
     return vectors.copy()

@@ -157,7 +157,7 @@ def test_defaults_stand_above_recboles_split_for_ranking():
 def test_own_settings_are_typed_and_those_of_others_refused():
     for changes, message in (
         ({"n_head": 2}, "unknown setting 'n_head'. Did you mean 'n_heads'"),
-        ({"beam_size": 5}, "'h2rec' or 'duet', and 'R2LED' has none: remove"),
+        ({"beam_size": 5}, "'duet' or 'trio', and 'R2LED' has none: remove"),
         ({"generator": "tiger"}, "'generator' is one of models that generate"),
         ({"precision": "bf16"}, "'precision' is one of models that generate"),
         ({"exclude_history": True}, "'exclude_history' is one of models that generate"),

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+import torch
 
-from recbole_sid.tokenizer.blocks import BLOCK_ROWS, in_blocks
+from recbole_sid.tokenizer.blocks import BLOCK_ROWS, in_blocks, product
 
 
 @pytest.mark.parametrize("n_rows", [1, BLOCK_ROWS - 1, BLOCK_ROWS, BLOCK_ROWS + 1, 3 * BLOCK_ROWS])
@@ -25,11 +28,25 @@ def test_rows_come_back_in_order_and_blocks_have_one_shape(n_rows):
 def test_a_product_of_matrices_is_the_same_for_a_row_alone():
     rng = np.random.RandomState(0)
     rows, matrix = rng.randn(1500, 333).astype(np.float32), rng.randn(333, 77).astype(np.float32)
+    for right in (matrix, np.ascontiguousarray(matrix.T).T):
+        whole = product(rows, right)
+        np.testing.assert_allclose(whole, rows @ right, rtol=1e-4, atol=1e-4)
+        for row in (0, 5, 6, 13, 700, 1023, 1024, 1499):
+            assert np.array_equal(product(rows[row : row + 1], right)[0], whole[row])
 
-    def product(block: np.ndarray) -> tuple[np.ndarray]:
-        return (block @ matrix,)
 
-    (whole,) = in_blocks(product, rows)
-    for row in (0, 700, 1023, 1024, 1499):
-        (alone,) = in_blocks(product, rows[row : row + 1])
+def test_a_block_of_torch_is_the_same_for_a_row_alone():
+    torch.manual_seed(0)
+    widths = [384, 512, 256, 128, 32]  # of rqvae's encoder
+    linear = [torch.nn.Linear(*pair) for pair in itertools.pairwise(widths)]
+    layers = torch.nn.Sequential(*linear)
+    rows = np.random.RandomState(0).randn(1500, 384).astype(np.float32)
+
+    def encoded(block: np.ndarray) -> tuple[np.ndarray]:
+        with torch.no_grad():
+            return (layers(torch.from_numpy(block)).numpy(),)
+
+    (whole,) = in_blocks(encoded, rows)
+    for row in (0, 5, 6, 13, 700, 1023, 1024, 1499):
+        (alone,) = in_blocks(encoded, rows[row : row + 1])
         assert np.array_equal(alone[0], whole[row])
