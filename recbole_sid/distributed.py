@@ -351,6 +351,9 @@ def _joined() -> World:
             world_size=size,
             timeout=TIMEOUT,
         )
+        # All are connected before any goes on: one that ended at once, refusing its settings, would
+        # look to the others like one that they cannot reach.
+        dist.all_reduce(torch.zeros(1))
     except (RuntimeError, ValueError) as error:
         address = ":".join(os.environ[name] for name in _ADDRESS)
         raise InputError(
