@@ -100,7 +100,7 @@ def run_all(runs: Sequence[Run], folder: Path, show: bool) -> Iterator[Ended]:
     was killed goes on where it was.
     """
     began = time.perf_counter()
-    with tqdm(total=len(runs), desc="compare", unit="run", disable=not show) as bar:
+    with progress(len(runs), "compare", "run", show) as bar:
         for number, run in enumerate(runs, start=1):
             bar.set_postfix_str(f"{run.label}, seed {run.seed}")
             log = folder / "logs" / f"{run.name}.log"
@@ -216,6 +216,11 @@ def failure_reason(code: int, log: Path, wanted: str = run_folder.OUTCOMES) -> s
             return line.removeprefix("error: ")
     last = lines[-1] if lines else "it printed nothing"
     return last if code else f"it wrote no {wanted}"
+
+
+def progress(total: int, title: str, unit: str, show: bool) -> tqdm:
+    """A progress bar where somebody looks on; a log that is no terminal has the lines of `say`."""
+    return tqdm(total=total, desc=title, unit=unit, disable=None if show else True)
 
 
 def say(bar: tqdm, line: str) -> None:

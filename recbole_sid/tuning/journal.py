@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from tqdm import tqdm
 
-from recbole_sid.comparison.running import say, spelled
+from recbole_sid.comparison.running import progress, say, spelled
 from recbole_sid.errors import InputError
 from recbole_sid.run_folder import read_json, write_json
 from recbole_sid.settings import build
@@ -55,7 +54,7 @@ class Journal:
         self.folder = plan.folder / TRIALS
         self.records: dict[int, Record] = {}
         self.stored = _read(self.folder)
-        self.bar = tqdm(total=plan.total, desc="tune", unit="trial", disable=not plan.show)
+        self.bar = progress(plan.total, "tune", "trial", plan.show)
         self.began = time.perf_counter()
         self.trained = 0
 

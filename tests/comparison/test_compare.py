@@ -13,7 +13,7 @@ import yaml
 from recbole_sid import InputError, cli
 from recbole_sid.comparison.compare import compare
 from recbole_sid.comparison.plan import make_plan, seeds_of, with_batches
-from recbole_sid.comparison.running import command, failure_reason, finished_before
+from recbole_sid.comparison.running import command, failure_reason, finished_before, progress
 from recbole_sid.comparison.splits import Split, check_outcomes, check_same, read_split
 from recbole_sid.comparison.writing import latex, markdown
 from tests.comparison.test_outcomes import agrees
@@ -310,6 +310,15 @@ def test_why_a_run_failed(tmp_path):
     assert failure_reason(0, log) == "it wrote no outcomes.safetensors"
     log.write_text("")
     assert failure_reason(3, log) == "it printed nothing"
+
+
+def test_a_bar_is_drawn_for_a_terminal_alone(monkeypatch, capsys):
+    for terminal in (True, False):
+        monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal)
+        for show in (True, False):
+            with progress(2, "compare", "run", show) as bar:
+                bar.refresh()
+            assert ("compare" in capsys.readouterr().err) == (terminal and show)
 
 
 def test_seeds():
