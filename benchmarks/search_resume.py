@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", default="IntRR")
     parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=3)
     given = parser.parse_args()
     print("| engine | algo | trials | kept of the killed | best score | run again | seconds |")
     print("|---|---|---|---|---|---|---|")
@@ -37,7 +37,7 @@ def main() -> None:
         folder = given.folder / engine
         command = [sys.executable, str(SCRIPT), "tune", f"--model={given.model}"]
         command += ["--dataset=ml-100k", f"--engine={engine}", f"--algo={algo}"]
-        command += [f"--max_trials={given.trials}", f"--epochs={given.epochs}", "--eval_step=2"]
+        command += [f"--max_trials={given.trials}", f"--epochs={given.epochs}", "--eval_step=1"]
         command += ["--bayes_random_trials=4", f"--output={folder}", "--show_progress=False"]
         start = time.monotonic()
         given.folder.mkdir(parents=True, exist_ok=True)
