@@ -7,19 +7,27 @@ masked or filled, and predicts the masked ones. It is trained on nested masked v
 
 The paper's are: 1 and 4 layers (width 256, 4 heads, inner width 1024), one mask vector a digit,
 logits that are products with the digits' own embeddings, the order by the confidence of a pass in
-which all digits are masked, and one beam over all (digit, code) pairs, 256 wide on Beauty. Ours:
-all prefixes of a window in one pass, which needs a causal encoder; an item's token is the sum of
-its digits' embeddings (released code: an MLP of them); each digit starts from the encoder's state
-at the last item besides (``decoder_start: history``); the beam keeps to SIDs of the catalogue, and
-it is widened for a user whose list comes out short.
+which all digits are masked, one beam over all (digit, code) pairs, 256 wide on Beauty, and a code's
+probability among all of its digit (``softmax: digit``). Ours: all prefixes of a window in one pass,
+which needs a causal encoder; an item's token is the sum of its digits' embeddings (released code:
+an MLP of them); each digit starts from the encoder's state at the last item besides
+(``decoder_start: history``); the beam keeps to SIDs of the catalogue, and it is widened for a user
+whose list comes out short; a code's probability when decoding is among those that lead on to an
+item (``softmax: legal``). The whole digit's softmax takes nats from an item that is all that the
+filled digits leave, and fewest where its last code is frequent. Training is the same either way.
 
 An item's score is the log-probability of its digits in the order in which they are filled: the best
 order of all for ``log_likelihood``, and the best that the beam has kept for ``rank``, which is the
-same where nothing is cut. It is no likelihood: over all SIDs, the scores do not sum to 1.
+same where nothing is cut. It is no likelihood: over all SIDs the scores sum to at least 1 with
+``legal``, where those of any one order sum to 1, and to anything with ``digit``.
+
+Every digit should say something by itself, which that of ``collision: dedup`` does not: the model
+DiffGRM has ``collision: reassign_last`` instead, which adds none.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +42,7 @@ from recbole_sid.generator.backbone import shape_of
 from recbole_sid.generator.base import Generator, require_window_targets
 from recbole_sid.generator.beam import Ranked, rank_items
 from recbole_sid.generator.catalogue import Catalogue
-from recbole_sid.generator.diffgrm_decoding import PartialSIDs, fill, rank_states
+from recbole_sid.generator.diffgrm_decoding import PartialSIDs, Steps, fill, rank_states
 from recbole_sid.generator.diffgrm_masks import (
     least_confident_first,
     loss_weights,
@@ -51,6 +59,8 @@ from recbole_sid.generator.layers import (
 )
 from recbole_sid.settings import require
 
+logger = logging.getLogger("recbole_sid")
+
 # Numbers that the states of a search may hold at once in one tensor, in float32: 128 MB.
 _NUMBERS_AT_ONCE = 2**25
 # Sets of filled digits that log_likelihood keeps: all of them, up to eight digits.
@@ -65,6 +75,7 @@ class DiffGRMSettings:
     views: int | None
     pool: Literal["tokens", "views"]
     decoder_start: Literal["learned", "history"]
+    softmax: Literal["legal", "digit"]
     window_stride: int
     window_targets: int | None
     beam_size: int
@@ -118,6 +129,7 @@ class DiffGRM(Generator):
     """Encoder, and a decoder of masked digits. See the module for the paper."""
 
     Settings = DiffGRMSettings
+    decoding_settings: ClassVar[frozenset[str]] = frozenset({"beam_size", "softmax"})
     needs_parallel_codes: ClassVar[bool] = True
     packs = True
 
@@ -126,6 +138,12 @@ class DiffGRM(Generator):
     ):
         super().__init__(settings, catalogue, window, user_buckets)
         self.settings = settings
+        if catalogue.n_levels > catalogue.n_base_levels:
+            logger.warning(
+                "generator 'diffgrm' fills the digits of a SID in any order, but that of "
+                "collision: dedup means nothing without the others: set collision: reassign_last, "
+                "or nearest_free, which need no digit"
+            )
         hidden = settings.hidden_size
         shape = shape_of(settings)
         self.sids = PartialSIDs(catalogue)
@@ -179,9 +197,10 @@ class DiffGRM(Generator):
             short = []
             for rows in pending.split(self._at_once(width)):
                 of_rows = None if available is None else available.rows(rows)
-                log_probs = partial(self._log_probs, memory.rows(rows))
-                legal = partial(self.sids.legal, available=of_rows)
-                found = fill(log_probs, legal, self.sids, len(rows), width)
+                may = None if of_rows is None else partial(self.sids.legal, available=of_rows)
+                logits = partial(self._all_logits, memory.rows(rows))
+                step = Steps(logits, self.sids, self.settings.softmax, may)
+                found = fill(step, self.sids, len(rows), width)
                 some = rank_items(rank_states(found, self.sids), self.catalogue, k, of_rows)
                 for field, values in zip(ranked, some, strict=True):
                     field[rows] = values.to(field.dtype)
@@ -217,10 +236,12 @@ class DiffGRM(Generator):
         own = torch.zeros(len(tokens), self.catalogue.n_tokens, device=items.device).bool()
         own = own.scatter(1, tokens, True)[:, None, 1:]  # (B * C, 1, n_codes)
 
-        def legal(states: Tensor, alive: Tensor) -> Tensor:
+        def may(states: Tensor, alive: Tensor) -> Tensor:
             return own & alive[..., None] & (states == 0)[..., self.sids.digits]
 
-        found = fill(partial(self._log_probs, memory), legal, self.sids, len(tokens), width)
+        logits = partial(self._all_logits, memory)
+        step = Steps(logits, self.sids, self.settings.softmax, may)
+        found = fill(step, self.sids, len(tokens), width)
         return found.scores[:, 0].view(items.shape)
 
     def _at_once(self, width: int) -> int:
@@ -273,16 +294,11 @@ class DiffGRM(Generator):
         # Products of vectors of this length have the scale of one: the embeddings start from 1.
         return F.linear(hidden * hidden.shape[-1] ** -0.5, codes).float()
 
-    def _log_probs(self, memory: Memory, states: Tensor) -> Tensor:
-        """Log-probabilities (N, W, n_codes) of all codes for ``states`` (N, W, L), where users of
-        the memory have the same number of rows each."""
-        users = len(memory.start)
-        hidden = self._denoise(memory, states.reshape(users, 1, -1, states.shape[-1]))
-        of_digits = [
-            torch.log_softmax(self._logits(hidden[..., digit, :], digit), dim=-1)
-            for digit in range(self.catalogue.n_levels)
-        ]
-        return torch.cat(of_digits, dim=-1).view(*states.shape[:2], -1)
+    def _all_logits(self, memory: Memory, states: Tensor) -> list[Tensor]:
+        """Logits (N, W, size) of each digit of ``states`` (N, W, L), N / B for a user of memory."""
+        rows = states.reshape(len(memory.start), 1, -1, states.shape[-1])
+        hidden = self._denoise(memory, rows).view(*states.shape, -1)
+        return [self._logits(hidden[..., d, :], d) for d in range(states.shape[-1])]
 
     def _loss(self, memory: Memory, targets: Tensor) -> Tensor:
         """Weighted cross-entropy of the masked digits of ``targets`` (B, C), 0 where there is

@@ -9,18 +9,24 @@ the items of a state are among the shortest of its codes' lists, and the codes t
 open digits are the legal ones. So every state that is kept can be completed, and since the list's
 items are at hand, what is available is known exactly, for every time. States that users share are
 looked up once. The search holds a number for each code of each state, and never users times items.
+
+A code's probability is shared out among the codes of its digit that are legal in the state, or
+among all of the digit (:class:`Steps`). In the first way the last digits of a SID that the
+others determine cost nothing, as the last codes in a trie; in the second they cost what the network
+lost on codes that no item has there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from recbole_sid.generator.availability import Available
-from recbole_sid.generator.beam import Beams
+from recbole_sid.generator.beam import Beams, children_log_softmax
 from recbole_sid.generator.catalogue import Catalogue
 
 # Items of states that are looked at in one go.
@@ -124,6 +130,38 @@ class PartialSIDs(nn.Module):
             yield rows[fits], items[fits]
 
 
+@dataclass(frozen=True)
+class Steps:
+    """What :func:`fill` asks for, from a network's logits.
+
+    Attributes:
+        logits: of states (B, W, L), one (B, W, size) a digit, float32.
+        sids: the catalogue's states.
+        softmax: ``legal``: a digit's probabilities are over the codes that are legal in the whole
+            catalogue, whatever may be next; ``digit``: over all codes of the digit.
+        may: as :meth:`PartialSIDs.legal`, the legal codes that may be next; None: all of them.
+    """
+
+    logits: Callable[[Tensor], list[Tensor]]
+    sids: PartialSIDs
+    softmax: Literal["legal", "digit"]
+    may: Callable[[Tensor, Tensor], Tensor] | None
+
+    def __call__(self, states: Tensor, alive: Tensor) -> Tensor:
+        """Log-probabilities float32 (B, W, n_codes) of the codes that may fill an open digit of
+        ``states`` (B, W, L) next, -inf of all others and where not ``alive`` (B, W)."""
+        logits = self.logits(states)
+        if self.softmax == "digit":
+            of_digits = [torch.log_softmax(digit, dim=-1) for digit in logits]
+            allowed = (self.may or self.sids.legal)(states, alive)
+        else:
+            legal = self.sids.legal(states, alive)
+            parts = legal.split(self.sids.catalogue.sizes, dim=-1)
+            of_digits = list(map(children_log_softmax, logits, parts))
+            allowed = legal if self.may is None else self.may(states, alive)
+        return torch.where(allowed, torch.cat(of_digits, dim=-1), -torch.inf)
+
+
 class Filled(NamedTuple):
     """Full states, best first; dead ones have score -inf."""
 
@@ -133,8 +171,7 @@ class Filled(NamedTuple):
 
 
 def fill(
-    log_probs: Callable[[Tensor], Tensor],
-    legal: Callable[[Tensor, Tensor], Tensor],
+    step: Callable[[Tensor, Tensor], Tensor],
     sids: PartialSIDs,
     batch_size: int,
     width: int,
@@ -142,9 +179,7 @@ def fill(
     """Fill all digits of every user's states, one a step.
 
     Args:
-        log_probs: of states (B, W, L), the log-probability of each code in its digit: float32
-            (B, W, n_codes), any value in digits that are filled.
-        legal: as :meth:`PartialSIDs.legal`, of states and of which are alive.
+        step: as :class:`Steps`.
         sids: the catalogue's states.
         batch_size: B.
         width: states of each user that are kept.
@@ -155,9 +190,7 @@ def fill(
     scores = torch.zeros(batch_size, 1, device=device)
     cut = torch.zeros(batch_size, dtype=torch.bool, device=device)
     for n_filled in range(1, n_digits + 1):
-        allowed = legal(states, scores > -torch.inf)
-        grown = scores[..., None] + log_probs(states)
-        grown = torch.where(allowed, grown, -torch.inf).flatten(1)
+        grown = (scores[..., None] + step(states, scores > -torch.inf)).flatten(1)
         # A state is reached from as many states as it has filled digits, at most: among so many
         # there are ``width`` different ones, and one more if there is one.
         enough = min(n_filled * width + 1, grown.shape[1])

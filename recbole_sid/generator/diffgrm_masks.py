@@ -20,7 +20,8 @@ def masked_counts(n_digits: int, views: int | None) -> list[int]:
     """How many digits each view masks, rising to all of them.
 
     Args:
-        views: how many, spread evenly; None, or more than there are digits: one a digit.
+        views: how many, spread evenly; None, or more than there are digits: one a digit. Decoding
+            fills one digit a step, so with fewer it visits states of counts that are not trained.
     """
     views = n_digits if views is None else min(views, n_digits)
     return [-(-n_digits * view // views) for view in range(1, views + 1)]

@@ -31,11 +31,15 @@ COLLAPSE_REMEDY = (
 )
 
 
+_TINY = np.finfo(np.float32).tiny
+
+
 @dataclass(frozen=True)
 class OPQSettings(VectorSettings):
     """Settings of :class:`OPQ`."""
 
     whiten: bool
+    normalize: bool
     rotation_steps: int
     rotation_sample: int
     restarts: int
@@ -59,9 +63,10 @@ class OPQ(Tokenizer[OPQSettings]):
     """Code l is the nearest centroid to part l of the item's rotated vector.
 
     The vectors are centred and brought to their principal components (``reduce_dim``, ``whiten``),
-    rotated so that the codes lose the least, and cut into as many parts of equal width as there are
-    levels, each with a k-means of its own. Where the components do not divide into the levels,
-    zeros fill them up before the rotation.
+    divided by their lengths (``normalize``, as DiffGRM's released tokenizer does), rotated so that
+    the codes lose the least, and cut into as many parts of equal width as there are levels, each
+    with a k-means of its own. Where the components do not divide into the levels, zeros fill them
+    up before the rotation. An item at the mean has no direction, and stays there.
 
     With fewer items than codes a level has fewer centroids than codes; the vector of a code without
     one is zero.
@@ -108,9 +113,11 @@ class OPQ(Tokenizer[OPQSettings]):
     def _projection(
         self, vectors: np.ndarray, rng: np.random.RandomState
     ) -> tuple[dict[str, np.ndarray], list[float]]:
-        """Weights ``projection`` (k, d) and ``mean`` (d,), and the errors of the rotation's steps.
+        """Weights ``projection`` (k, d) and ``mean`` (d,), with ``normalize`` the ``shortest``
+        length (1,) that a direction is told by, and the errors of the rotation's steps.
 
-        One matrix holds the principal components, their scale, the zeros and the rotation.
+        One matrix holds the principal components, their scale, the zeros and the rotation, which
+        leaves lengths as they are: what is projected is normalised.
         """
         settings = self.settings
         found = reduction(vectors, settings.reduce_dim or vectors.shape[1])
@@ -123,10 +130,17 @@ class OPQ(Tokenizer[OPQSettings]):
             varies = deviations > deviations.max() * np.sqrt(np.finfo(np.float32).eps)
             scale = np.where(varies, deviations, 1).astype(np.float32)
             components, sample = components / scale[:, None], sample / scale
+        weights = {"mean": mean}
+        if settings.normalize:
+            # What is nearer to the mean than this is there but for rounding.
+            usual = np.sqrt(np.square(sample, dtype=np.float64).sum(axis=1).mean())
+            shortest = np.float32(usual * np.sqrt(np.finfo(np.float32).eps))
+            weights["shortest"] = np.full(1, max(shortest, _TINY), np.float32)
+            sample = _normalized(sample, weights["shortest"])
         missing = -len(components) % settings.levels
         components = np.pad(components, ((0, missing), (0, 0)))
         if settings.rotation_steps == 0:
-            return {"projection": components, "mean": mean}, []
+            return {**weights, "projection": components}, []
         rotation, errors = optimised_rotation(
             np.pad(sample, ((0, 0), (0, missing))),
             settings.sizes,
@@ -134,7 +148,7 @@ class OPQ(Tokenizer[OPQSettings]):
             rng,
             progress=self.progress,
         )
-        return {"projection": rotation.T @ components, "mean": mean}, errors
+        return {**weights, "projection": rotation.T @ components}, errors
 
     def _quantized(
         self, parts: np.ndarray, weights: Mapping[str, np.ndarray]
@@ -158,6 +172,8 @@ class OPQ(Tokenizer[OPQSettings]):
         dim = min(length(weights, "projection", 0, most), most + -most % n_levels)
         dim += -dim % n_levels
         shapes = {"projection": (dim, input_dim), "mean": (input_dim,)}
+        if self.settings.normalize:
+            shapes["shortest"] = (1,)
         for level, size in enumerate(self.settings.sizes):
             name = _book(level)
             shapes[name] = (min(size, max(1, length(weights, name, 0, size))), dim // n_levels)
@@ -169,11 +185,19 @@ def _book(level: int) -> str:
 
 
 def _parts(vectors: np.ndarray, weights: Mapping[str, np.ndarray], n_levels: int) -> np.ndarray:
-    """``vectors`` (n, d) rotated and cut, float32 (n, L, w)."""
+    """``vectors`` (n, d) rotated, normalised if the fit's were, and cut, float32 (n, L, w)."""
     projection, mean = weights["projection"].T, weights["mean"]
     with threadpool_limits(1):
         (points,) = in_blocks(lambda block: (product(block - mean, projection),), vectors)
+    if "shortest" in weights:
+        points = _normalized(points, weights["shortest"])
     return points.reshape(len(points), n_levels, -1)
+
+
+def _normalized(points: np.ndarray, shortest: np.ndarray) -> np.ndarray:
+    """``points`` (n, k) divided by their lengths, or by ``shortest`` (1,) where it is longer."""
+    lengths = np.sqrt(np.square(points).sum(axis=1, keepdims=True))
+    return points / np.maximum(lengths, shortest)
 
 
 def _space(parts: np.ndarray, books: list[np.ndarray], sizes: tuple[int, ...]) -> CodeSpace:

@@ -27,6 +27,7 @@ def settings(**changes: object) -> DiffGRMSettings:
         "views": None,
         "pool": "tokens",
         "decoder_start": "learned",
+        "softmax": "legal",
         "window_stride": 1,
         "window_targets": None,
         "beam_size": 10,
@@ -51,11 +52,18 @@ def diffgrm(sids: SemanticIDs, window: int = 6, **changes: object) -> DiffGRM:
     return DiffGRM(settings(**changes), Catalogue(sids), window, torch.arange(50) * 7).eval()
 
 
-def log_probs(model: DiffGRM, row: int, shown: list[int]) -> torch.Tensor:
-    """Of all codes, (n_codes,), for one user of the batch who sees the tokens ``shown``."""
+def log_probs(model: DiffGRM, row: int, shown: list[int], softmax: str = "digit") -> torch.Tensor:
+    """Of all codes, (n_codes,), for one user of the batch who sees the tokens ``shown``; -inf of
+    those that are not legal, with ``softmax`` legal."""
     length = int(LENGTHS[row])
     memory = model._history(HISTORY[row : row + 1, :length], LENGTHS[row : row + 1])
-    return model._log_probs(memory, torch.tensor([[shown]]))[0, 0]
+    logits = torch.cat(model._all_logits(memory, torch.tensor([[shown]])), dim=-1)[0, 0]
+    if softmax == "legal":
+        tokens = model.catalogue.tokens[1:].tolist()
+        fits = [row for row in tokens if all(s in (0, t) for s, t in zip(shown, row, strict=True))]
+        legal = torch.tensor(sorted({token for row in fits for token in row})) - 1
+        logits = torch.full_like(logits, -torch.inf).index_copy(0, legal, logits[legal])
+    return torch.cat([torch.log_softmax(one, 0) for one in logits.split(model.catalogue.sizes)])
 
 
 def of_orders(model: DiffGRM, row: int, item: int) -> dict[tuple[int, ...], float]:
@@ -64,7 +72,9 @@ def of_orders(model: DiffGRM, row: int, item: int) -> dict[tuple[int, ...], floa
     digits = range(len(tokens))
     subsets = itertools.chain.from_iterable(itertools.combinations(digits, n) for n in digits)
     steps = {
-        filled: log_probs(model, row, [tokens[d] if d in filled else 0 for d in digits])
+        filled: log_probs(
+            model, row, [tokens[d] if d in filled else 0 for d in digits], model.settings.softmax
+        )
         for filled in subsets
     }
     return {
@@ -159,9 +169,10 @@ def test_random_noising_follows_the_seed():
 
 
 @pytest.mark.parametrize("decoder_start", ["learned", "history"])
+@pytest.mark.parametrize("softmax", ["legal", "digit"])
 @pytest.mark.parametrize("sids", [SIDS, PLAIN])
-def test_an_items_score_is_that_of_its_best_order(sids, decoder_start):
-    model = diffgrm(sids, decoder_start=decoder_start)
+def test_an_items_score_is_that_of_its_best_order(sids, softmax, decoder_start):
+    model = diffgrm(sids, decoder_start=decoder_start, softmax=softmax)
     items = torch.tensor([[1, 9], [25, 3], [4, 4]])
     with torch.no_grad():
         scores = model.log_likelihood(*BATCH, items)
@@ -170,14 +181,15 @@ def test_an_items_score_is_that_of_its_best_order(sids, decoder_start):
             assert scores[row, column].item() == pytest.approx(best, abs=1e-4)
 
 
-def test_with_too_many_digits_the_best_orders_are_searched_for(monkeypatch):
+@pytest.mark.parametrize("softmax", ["legal", "digit"])
+def test_with_too_many_digits_the_best_orders_are_searched_for(softmax, monkeypatch):
     monkeypatch.setattr(module, "_ORDERS_KEPT", 1)
-    model = diffgrm(SIDS)
+    model = diffgrm(SIDS, softmax=softmax)
     tokens = model.catalogue.tokens[9].tolist()
     with torch.no_grad():
         greedy, shown = 0.0, [0] * len(tokens)
         while 0 in shown:
-            predicted = log_probs(model, 0, shown)
+            predicted = log_probs(model, 0, shown, softmax)
             open_digits = [digit for digit, token in enumerate(shown) if not token]
             surest = max(open_digits, key=lambda digit: predicted[tokens[digit] - 1].item())
             greedy += predicted[tokens[surest] - 1].item()
@@ -186,9 +198,10 @@ def test_with_too_many_digits_the_best_orders_are_searched_for(monkeypatch):
     assert scores[0, 0].item() == pytest.approx(greedy, abs=1e-4)
 
 
+@pytest.mark.parametrize("softmax", ["legal", "digit"])
 @pytest.mark.parametrize("sids", [SIDS, PLAIN])
-def test_a_wide_beam_ranks_all_items_by_their_scores_and_a_narrow_one_never_above(sids):
-    model = diffgrm(sids, decoder_start="history")
+def test_a_wide_beam_ranks_all_items_by_their_scores_and_a_narrow_one_never_above(sids, softmax):
+    model = diffgrm(sids, decoder_start="history", softmax=softmax)
     n = sids.n_items
     with torch.no_grad():
         exact = model.log_likelihood(*BATCH, torch.arange(1, n + 1).expand(3, n))

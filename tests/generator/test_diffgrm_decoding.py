@@ -1,5 +1,6 @@
 """Filling digits in any order against a search that is written out, on random scores."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -12,14 +13,21 @@ from recbole_sid.generator import diffgrm_decoding
 from recbole_sid.generator.availability import Availability
 from recbole_sid.generator.beam import rank_items
 from recbole_sid.generator.catalogue import Catalogue
-from recbole_sid.generator.diffgrm_decoding import PartialSIDs, fill, first_of_each, rank_states
+from recbole_sid.generator.diffgrm_decoding import (
+    PartialSIDs,
+    Steps,
+    fill,
+    first_of_each,
+    rank_states,
+)
 from tests.generator.catalogues import random_table, table
 
 
 class Scores:
-    """Log-probabilities of every code in every state: an arbitrary model, without a network.
+    """Logits of every code in every state: an arbitrary model, without a network.
 
-    They are not normalised: a digit with one code would make states that are equally good.
+    As they are they serve as log-probabilities, where none but different ones are wanted: a digit
+    with one code would make states that are equally good.
     """
 
     def __init__(self, sizes: tuple[int, ...], batch_size: int, seed: int):
@@ -34,18 +42,36 @@ class Scores:
         codes = torch.where(states > 0, states - self.offsets, 0)
         return self.table[(user, *codes.unbind(-1))]
 
-    def one(self, user: int, codes: dict[int, int], digit: int, code: int) -> float:
+    def logits(self, states: torch.Tensor) -> list[torch.Tensor]:
+        return list(self(states).split(self.sizes, dim=-1))
+
+    def of_digit(self, user: int, codes: dict[int, int], digit: int) -> torch.Tensor:
         place = tuple(codes.get(d, -1) + 1 for d in range(len(self.sizes)))
-        return self.table[(user, *place)][int(self.offsets[digit]) + code].item()
+        return self.table[(user, *place)].split(self.sizes)[digit]
 
-    def of_order(self, user: int, sid: tuple[int, ...], order: tuple[int, ...]) -> float:
-        return sum(
-            self.one(user, {d: sid[d] for d in order[:step]}, digit, sid[digit])
-            for step, digit in enumerate(order)
-        )
+    def one(self, user: int, codes: dict[int, int], digit: int, code: int) -> float:
+        return self.of_digit(user, codes, digit)[code].item()
 
-    def of_orders(self, user: int, sid: tuple[int, ...]) -> list[float]:
-        return [self.of_order(user, sid, o) for o in itertools.permutations(range(len(sid)))]
+    def log_prob(self, user: int, codes: dict[int, int], digit: int, code: int, sids) -> float:
+        """Over the codes of those ``sids`` that have the ``codes``; over all without ``sids``."""
+        of_digit = self.of_digit(user, codes, digit)
+        among = list(range(self.sizes[digit]))
+        if sids is not None:
+            fits = [sid for sid in sids if all(sid[d] == c for d, c in codes.items())]
+            among = sorted({sid[digit] for sid in fits})
+        return torch.log_softmax(of_digit[among], dim=0)[among.index(code)].item()
+
+    def of_orders(self, user: int, sid: tuple[int, ...], sids) -> list[float]:
+        """The log-probabilities of a SID, filled in any order; ``sids`` as for a code's."""
+
+        @functools.cache
+        def one(filled: frozenset[int], digit: int) -> float:
+            return self.log_prob(user, {d: sid[d] for d in filled}, digit, sid[digit], sids)
+
+        return [
+            sum(one(frozenset(order[:step]), digit) for step, digit in enumerate(order))
+            for order in itertools.permutations(range(len(sid)))
+        ]
 
 
 def searched(scores: Scores, user: int, sids: set[tuple[int, ...]], width: int):
@@ -68,13 +94,10 @@ def searched(scores: Scores, user: int, sids: set[tuple[int, ...]], width: int):
 
 
 def found_by(scores: Scores, sids: PartialSIDs, width: int, available=None, batch_size: int = 2):
-    return fill(
-        scores,
-        lambda states, alive: sids.legal(states, alive, available),
-        sids,
-        batch_size,
-        width,
-    )
+    def step(states: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
+        return torch.where(sids.legal(states, alive, available), scores(states), -torch.inf)
+
+    return fill(step, sids, batch_size, width)
 
 
 def as_sids(found, offsets: torch.Tensor, user: int) -> dict[tuple[int, ...], float]:
@@ -110,18 +133,20 @@ def test_it_keeps_the_best_legal_and_different_states_of_every_step(case):
 
 
 @settings(max_examples=15, deadline=None)
-@given(cases)
-def test_where_nothing_is_cut_a_sids_score_is_that_of_its_best_order(case):
+@given(cases, st.sampled_from(["legal", "digit"]))
+def test_where_nothing_is_cut_a_sids_score_is_that_of_its_best_order(case, softmax):
     seed, n_items, sizes, collision, _ = case
     table_ = random_table(np.random.default_rng(seed), n_items, tuple(sizes), collision)
     scores = Scores(table_.sizes, 2, seed)
     catalogue = Catalogue(table_)
     sids = PartialSIDs(catalogue)
-    found = found_by(scores, sids, 1000)
+    found = fill(Steps(scores.logits, sids, softmax, None), sids, 2, 1000)
     assert not found.cut.any()
+    codes = [tuple(sid) for sid in table_.codes.tolist()]
+    among = set(codes) if softmax == "legal" else None
     ranked = rank_items(rank_states(found, sids), catalogue, n_items + 1)
     for user in range(2):
-        best = [max(scores.of_orders(user, tuple(sid))) for sid in table_.codes.tolist()]
+        best = [max(scores.of_orders(user, sid, among)) for sid in codes]
         *items, none = ranked.items[user].tolist()
         assert none == 0
         assert sorted(items) == list(range(1, n_items + 1))
@@ -153,6 +178,39 @@ def test_only_what_is_available_counts_as_an_item(case, at_times):
         assert list(got) == [tuple(map(int, sid)) for sid in expected]
     leaves = rank_states(found, sids).leaves[found.scores > -torch.inf]
     assert len(leaves) == (found.scores > -torch.inf).sum()
+
+
+@settings(max_examples=25, deadline=None)
+@given(cases, st.sampled_from(["legal", "digit"]), st.booleans(), st.booleans())
+def test_a_codes_probability_does_not_depend_on_what_is_available(case, softmax, some, at_times):
+    seed, n_items, sizes, collision, _ = case
+    rng = np.random.default_rng(seed)
+    table_ = random_table(rng, n_items, tuple(sizes), collision)
+    scores, catalogue = Scores(table_.sizes, 2, seed), Catalogue(table_)
+    sids, codes = PartialSIDs(catalogue), [tuple(sid) for sid in table_.codes.tolist()]
+    # States of two users, parts of items' SIDs.
+    hidden = torch.from_numpy(rng.random((2, 6, catalogue.n_levels)) < 0.6)
+    states = catalogue.tokens[torch.from_numpy(rng.integers(1, n_items + 1, (2, 6)))]
+    states, alive = states.masked_fill(hidden, 0), torch.from_numpy(rng.random((2, 6)) < 0.8)
+    allowed = torch.from_numpy(rng.random(n_items + 1) < 0.6)
+    until = torch.from_numpy(rng.integers(0, 4, n_items + 1).astype(float))
+    times = torch.tensor([1.0, 3.0]) if at_times else None
+    available = Availability(catalogue, allowed, until=until).at(times)
+    may = functools.partial(sids.legal, available=available) if some else None
+    found = Steps(scores.logits, sids, softmax, may)(states, alive)
+    for user, place in itertools.product(range(2), range(6)):
+        there = torch.ones(n_items + 1).bool() if not some else allowed.clone()
+        if some and times is not None:
+            there &= until >= times[user]
+        held = {d: int(t - 1 - scores.offsets[d]) for d, t in enumerate(states[user, place]) if t}
+        expected = torch.full((sum(table_.sizes),), -torch.inf)
+        for item, sid in enumerate(codes, start=1):
+            if alive[user, place] and there[item] and all(sid[d] == c for d, c in held.items()):
+                for digit in set(range(len(sid))) - set(held):
+                    among = set(codes) if softmax == "legal" else None
+                    value = scores.log_prob(user, held, digit, sid[digit], among)
+                    expected[scores.offsets[digit] + sid[digit]] = value
+        torch.testing.assert_close(found[user, place], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_legal_codes_are_those_of_the_items_that_fit():

@@ -44,9 +44,8 @@ def test_two_independent_parts_by_hand():
     # 4 x 3 grid, one axis a principal component; every pair of codes stands for one point.
     points = array(*([100 * x, 7 * y] for x in range(4) for y in range(3)))
     items = Items(tuple("abcdefghijkl"), points)
-    fitted = tokenizer(
-        levels=2, codebook_size=[4, 3], reduce_dim=None, whiten=False, rotation_steps=0
-    ).fit(items)
+    plain = {"whiten": False, "normalize": False, "rotation_steps": 0}
+    fitted = tokenizer(levels=2, codebook_size=[4, 3], reduce_dim=None, **plain).fit(items)
     first, second = fitted.codes.reshape(4, 3, 2).transpose(2, 0, 1)
     assert (first == first[:, :1]).all()
     assert (second == second[:1]).all()
@@ -66,7 +65,7 @@ def test_new_items_by_hand():
         "codebook_2": array([-5], [0], [5]),
     }
     points = array([1, 4], [-3, 1], [6, 2.5])  # parts (2, 0), (-1, -4), (0.5, 5)
-    learner = tokenizer(levels=2, codebook_size=[2, 3], reduce_dim=None)
+    learner = tokenizer(levels=2, codebook_size=[2, 3], reduce_dim=None, normalize=False)
     found = learner.assign(Items(("a", "b", "c"), points), weights)
     assert found.codes.tolist() == [[1, 1], [0, 0], [1, 2]]
     assert found.report["error"] == pytest.approx((1 + 0 + 0 + 1 + 0.25 + 0) / 3)
@@ -92,6 +91,67 @@ def test_the_space_is_what_the_codes_were_chosen_by():
     assert paid.mean() == pytest.approx(fitted.report["error"], rel=1e-4)
 
 
+def test_directions_by_hand():
+    # Two items a direction, near and far; the mean is 0 and the axes are the components.
+    points = array([1, 0], [12, 0], [-1, 0], [-12, 0], [0, 1], [0, 9], [0, -1], [0, -9])
+    items = Items(tuple("abcdefgh"), 50 + points)
+    options = {"reduce_dim": None, "whiten": False, "rotation_steps": 0, "codebook_size": 3}
+    fitted = tokenizer(levels=2, **options).fit(items)
+    assert fitted.report["error"] == pytest.approx(0, abs=1e-6)
+    first, second = fitted.codes[::2], fitted.codes[1::2]
+    assert np.array_equal(first, second)
+    assert len(np.unique(first, axis=0)) == 4
+    # Where lengths are kept, the near ones of an axis have the code of the other axis' items.
+    kept = tokenizer(levels=2, normalize=False, **options).fit(items)
+    assert kept.report["error"] == pytest.approx(2 * (1 + 1) / 8, abs=1e-4)
+
+
+def test_new_items_directions_by_hand():
+    weights = {
+        "projection": array([0, 1], [1, 0]),
+        "mean": np.array([1, 2], np.float32),
+        "shortest": np.array([0.5], np.float32),
+        "codebook_1": array([-1], [0], [0.8]),
+        "codebook_2": array([0.6], [0], [1]),
+    }
+    # Parts (y, x) off the mean: (4, 3), (0, 10), (-2, 0), and what is nearer than 0.5: (0.25, 0).
+    points = array([4, 6], [11, 2], [1, 0], [1, 2.25], [1, 2])
+    learner = tokenizer(levels=2, codebook_size=3, reduce_dim=None)
+    found = learner.assign(Items(tuple("abcde"), points), weights)
+    assert found.codes.tolist() == [[2, 0], [1, 2], [0, 1], [2, 1], [1, 1]]
+    assert found.report["error"] == pytest.approx((0.8 - 0.5) ** 2 / 5, abs=1e-6)
+    assert found.space is not None
+    costs = found.space.costs(0, np.arange(5), found.codes)
+    assert costs[0] == pytest.approx([1.8**2, 0.8**2, 0], abs=1e-6)
+    assert costs[3] == pytest.approx([1.5**2, 0.5**2, 0.3**2], abs=1e-6)
+
+
+@pytest.mark.parametrize("whiten", [True, False])
+@pytest.mark.parametrize("steps", [0, 3])
+def test_directions_have_length_one_whatever_the_scale(whiten, steps):
+    items = catalogue()
+    assert items.vectors is not None
+    learner = tokenizer(whiten=whiten, rotation_steps=steps)
+    fitted = learner.fit(items)
+    assert fitted.space is not None
+    parts = fitted.space.latents[..., :-2] / 2
+    assert np.square(parts).sum(axis=(1, 2)) == pytest.approx(np.ones(200), abs=1e-5)
+    assert fitted.weights is not None
+    mean = fitted.weights["mean"]
+    further = Items(items.tokens, mean + 3 * (items.vectors - mean))
+    assert (learner.assign(further, fitted.weights).codes == fitted.codes).mean() > 0.99
+
+
+def test_what_is_at_the_mean_but_for_rounding_has_no_direction():
+    items = catalogue(300)
+    fitted = tokenizer().fit(items)
+    assert fitted.weights is not None
+    mean = fitted.weights["mean"]
+    near = Items(("a", "b", "c"), np.stack([mean, np.nextafter(mean, 9), np.nextafter(mean, -9)]))
+    found = tokenizer().assign(near, fitted.weights)
+    assert (found.codes == found.codes[0]).all()
+
+
 @pytest.mark.parametrize("rule", ["reassign_last", "nearest_free", "dedup"])
 def test_collision_rules_make_its_codes_unique(rule):
     items = catalogue()
@@ -104,7 +164,7 @@ def test_collision_rules_make_its_codes_unique(rule):
 
 def test_the_rotation_lowers_the_error_where_nothing_is_whitened():
     items = catalogue(400)
-    options = {"whiten": False, "codebook_size": 16}
+    options = {"whiten": False, "normalize": False, "codebook_size": 16}
     without = tokenizer(rotation_steps=0, **options).fit(items).report
     learned = tokenizer(rotation_steps=40, **options).fit(items).report
     assert without["rotation"] == []
@@ -212,6 +272,10 @@ def test_weights_that_do_not_fit_are_refused():
         tokenizer().assign(items, weights | {"codebook_2": np.zeros((8, 9), np.float32)})
     with pytest.raises(InputError, match="'codebook_5' is missing"):
         tokenizer(levels=6).assign(items, weights)
+    with pytest.raises(InputError, match="'shortest' is not known"):
+        tokenizer(normalize=False).assign(items, weights)
+    with pytest.raises(InputError, match="'shortest' is missing"):
+        tokenizer().assign(items, tokenizer(normalize=False).fit(items).weights or {})
 
 
 def test_only_its_codes_are_parallel():
@@ -229,6 +293,7 @@ def test_only_its_codes_are_parallel():
         ("iterations", 0),
         ("minibatch_above", 0),
         ("whiten", 1),
+        ("normalize", 1),
     ],
 )
 def test_bounds(name, value):
