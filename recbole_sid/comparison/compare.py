@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_sid import run_folder
+from recbole_sid import registry, run_folder
 from recbole_sid.comparison.grid_table import write_grid
 from recbole_sid.comparison.plan import Plan, make_plan, with_batches
-from recbole_sid.comparison.running import Ended, finished_before, run_all
+from recbole_sid.comparison.running import Ended, finished_before, finished_besides, run_all
 from recbole_sid.comparison.splits import Split, check_same, data_key, read_split
 from recbole_sid.comparison.table import figures
 from recbole_sid.comparison.writing import write_tables
@@ -50,12 +50,15 @@ def compare(
         tokenizers, generators: names, both or neither.
         settings: a yaml file with settings for ``all:`` and for single ``models:``. A model may
             stand under any label: ``SASRec-128: {model: SASRec, hidden_size: 128}``. ``seeds`` and
-            ``trials`` (of tuning, only shown) may be set there for one of them. A pair reads those
-            under its label, and under its names in ``tokenizers:`` and ``generators:``; ``model``
-            there is whose training settings it takes.
+            ``trials`` (of tuning, only shown) may be set there for one of them, or ``tuned``, the
+            folder of a finished search (from where the file lies): its best settings and the
+            number of its trials. A pair reads those under its label, and under its names in
+            ``tokenizers:`` and ``generators:``; ``model`` there is whose training settings it
+            takes.
         config_file_list: yaml files with settings for all runs, below the settings file.
         config_dict: settings for all runs, above all others; ``output``, ``overwrite`` and what
-            ``properties/compare.yaml`` lists (``seeds``, ``reference`` …) are among them.
+            ``properties/compare.yaml`` lists (``seeds``, ``reference``, ``overwrite_models`` …) are
+            among them.
 
     Returns:
         What ``comparison.json`` holds, and ``folder``.
@@ -97,6 +100,7 @@ def _compare(plan: Plan, split: Split, ended: dict[str, Ended], show: bool) -> d
     for model in plan.models:
         if model.refused:
             logger.warning("%s is refused: %s", model.label, model.refused)
+    _tell_left_out(plan)
     rest = [run for run in plan.runs if run.name not in ended]
     result = _write(plan, ended, split)
     for end in run_all(rest, plan.folder, show):
@@ -112,6 +116,45 @@ def _write(plan: Plan, ended: dict[str, Ended], split: Split) -> dict[str, Any]:
     if result["grid"] is not None:
         write_grid(plan.folder, result)
     return result
+
+
+def _tell_left_out(plan: Plan) -> None:
+    """Log the finished runs in the folder that the table leaves out, and what would add them."""
+    found = finished_besides(plan)
+    if not found:
+        return
+    named = ", ".join(f"{name} (seed {', '.join(map(str, found[name]))})" for name in found)
+    arguments = arguments_for(plan, found)
+    logger.warning(
+        "Finished runs lie in the folder that are not in the table: %s.%s",
+        named,
+        f" To add them: {' '.join(arguments)}" if arguments else "",
+    )
+
+
+def arguments_for(plan: Plan, found: Mapping[str, Sequence[int]]) -> list[str]:
+    """The arguments that bring the runs ``found``, seeds by label, into the table too."""
+    names = {(spec.kind, spec.name) for spec in registry.components()}
+    singles = [model.label for model in plan.models if model.pair is None]
+    pairs = [(pair.tokenizer, pair.generator) for pair in plan.pairs]
+    n_singles, n_pairs = len(singles), len(pairs)
+    for label in found:
+        tokenizer, _, generator = label.partition("+")
+        if ("tokenizer", tokenizer) in names and ("generator", generator) in names:
+            pairs.append((tokenizer, generator))
+        else:
+            singles.append(label)
+    arguments = []
+    if len(dict.fromkeys(singles)) > n_singles:
+        arguments.append(f"--models={','.join(dict.fromkeys(singles))}")
+    if len(dict.fromkeys(pairs)) > n_pairs:
+        for key, column in zip(("tokenizers", "generators"), zip(*pairs, strict=True), strict=True):
+            arguments.append(f"--{key}={','.join(dict.fromkeys(column))}")
+    seeds = {seed for model in plan.models for seed in model.seeds}
+    more = {seed for of_label in found.values() for seed in of_label}
+    if more - seeds:
+        arguments.append(f"--seeds={','.join(map(str, sorted(seeds | more)))}")
+    return arguments
 
 
 def _splits(plan: Plan) -> dict[str, Split]:

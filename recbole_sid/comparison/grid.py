@@ -34,20 +34,15 @@ class Pair:
         """What its row is called, such as ``rqvae+tiger``."""
         return f"{self.tokenizer}+{self.generator}"
 
-    def settings_in(self, file: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """What the parts of a settings file say of it: its row goes before its generator, and that
-        before its tokenizer.
-
-        Raises:
-            InputError: they name another tokenizer or generator.
+    def parts_of(self, file: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """What the parts of a settings file say of it, as :func:`dict.update` takes them: its row
+        goes before its generator, and that before its tokenizer.
         """
-        values: dict[str, Any] = {
-            **(file["tokenizers"].get(self.tokenizer) or {}),
-            **(file["generators"].get(self.generator) or {}),
-            **(file["models"].get(self.label) or {}),
-        }
-        refuse_kinds(values, f"model {self.label}")
-        return {"model": self.model, **values}
+        return [
+            file["tokenizers"].get(self.tokenizer, {}),
+            file["generators"].get(self.generator, {}),
+            file["models"].get(self.label, {}),
+        ]
 
     def checked(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """``values``, the settings of its runs, with its tokenizer and generator.

@@ -12,10 +12,12 @@ from typing import Any
 
 from recbole.utils import ModelType
 
-from recbole_sid import registry
 from recbole_sid.comparison.grid import Pair, make_pairs, refuse_kinds
 from recbole_sid.comparison.outcomes import METRICS
+from recbole_sid.comparison.settings_file import read_settings_file
 from recbole_sid.comparison.splits import check_protocol
+from recbole_sid.comparison.tuned import KEY as TUNED
+from recbole_sid.comparison.tuned import with_tuned
 from recbole_sid.config import Config
 from recbole_sid.errors import InputError, did_you_mean
 from recbole_sid.parsing import parse_value, read_yaml
@@ -36,11 +38,22 @@ class ComparisonSettings:
     resamples: int
     cold_below: int
     scores_at_once: int
+    overwrite_models: Any
 
     def __post_init__(self) -> None:
         require(self.resamples >= 100, "resamples", self.resamples, "at least 100")
         require(self.cold_below >= 1, "cold_below", self.cold_below, "at least 1")
         require(self.scores_at_once >= 1, "scores_at_once", self.scores_at_once, "at least 1")
+        value = self.overwrite_models
+        good = isinstance(value, (str, list, tuple)) and all(isinstance(v, str) for v in value)
+        require(value is None or good, "overwrite_models", value, "labels of models: A,B")
+
+    @property
+    def anew(self) -> list[str]:
+        """The labels in ``overwrite_models``."""
+        value = self.overwrite_models or []
+        parts = value.split(",") if isinstance(value, str) else value
+        return [part.strip() for part in parts]
 
 
 @dataclass(frozen=True)
@@ -80,15 +93,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is to be run and compared; runs go seed by seed, so that a table grows evenly."""
+    """All that is to be run and compared; runs go seed by seed, so that a table grows evenly.
+
+    ``tested``: metrics with their k whose significance is tested; validation goes by the first one.
+    """
 
     folder: Path
     dataset: str
     settings: ComparisonSettings
     models: tuple[Model, ...]
     runs: tuple[Run, ...]
-    metric: str
-    metric_k: int
+    tested: tuple[tuple[str, int], ...]
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -107,13 +122,14 @@ def make_plan(
     """Read all settings and build the Config of every run.
 
     Order of precedence, highest first: ``given`` (the command line), the settings of the model in
-    the settings file (of a pair: of its label, its generator, its tokenizer), its ``all``, the
-    config files, ``properties/compare.yaml``.
+    the settings file (of a pair: of its label, its generator, its tokenizer; in each, what it says
+    itself before what its ``tuned`` found), its ``all``, the config files,
+    ``properties/compare.yaml``.
 
     Raises:
         InputError: names the model whose settings are bad; or no pair of the grid can be run.
     """
-    file = _settings_file(settings_file)
+    file = read_settings_file(settings_file, keys(ComparisonSettings))
     pairs = make_pairs(tokenizers, generators)
     defaults = read_yaml(resource_dir("properties") / "compare.yaml")
     layers = [*map(read_yaml, config_file_list), file["all"], dict(given)]
@@ -126,6 +142,11 @@ def make_plan(
         raise InputError("'model' is given for all runs: name the models with --models")
     if "resume" in shared:
         raise InputError("compare goes on with unfinished runs by itself: leave --resume out")
+    if TUNED in shared:
+        raise InputError(
+            f"'{TUNED}' is given for all runs, but it is what a search found for one model: it "
+            "stands inside one of 'models:' or 'generators:' in the settings file"
+        )
     own = build(ComparisonSettings, shared)
     shared = {key: value for key, value in shared.items() if key not in keys(ComparisonSettings)}
     if pairs:
@@ -142,15 +163,24 @@ def make_plan(
             f"setting 'reference' is '{own.reference}', which is not among the models "
             f"{', '.join(to_run)}.{did_you_mean(own.reference, to_run)}"
         )
+    for label in own.anew:
+        if label not in to_run:
+            raise InputError(
+                f"setting 'overwrite_models' has '{label}', which is not among the models "
+                f"{', '.join(to_run)}.{did_you_mean(label, to_run)}"
+            )
+    if own.anew and shared.get("overwrite"):
+        raise InputError(
+            "--overwrite runs all models anew, --overwrite_models those that it names: give one of "
+            "them"
+        )
     dataset = shared.get("dataset")
     if dataset is None:
         raise InputError("no dataset is given: name one with --dataset, for example ml-100k")
     output = shared.pop("output", None)
     folder = Path(output or Path("comparisons") / f"{dataset}-{_short_hash(shared)}")
-    rows = [_model(label, file["models"].get(label), shared, given, own.seeds) for label in models]
-    rows += [
-        _model(pair.label, pair.settings_in(file), shared, given, own.seeds, pair) for pair in pairs
-    ]
+    rows = [_model(name, [file["models"].get(name, {})], shared, given, own) for name in models]
+    rows += [_model(p.label, p.parts_of(file), shared, given, own, p) for p in pairs]
     most = max(len(row.seeds) for row in rows)
     runs = [
         make_run(folder, row, row.seeds[n], {})
@@ -158,8 +188,8 @@ def make_plan(
         for row in rows
         if n < len(row.seeds) and not row.refused
     ]
-    metric, k = _tested_metric(runs)
-    return Plan(folder, str(dataset), own, tuple(rows), tuple(runs), metric, k)
+    tested = _tested_metrics(runs)
+    return Plan(folder, str(dataset), own, tuple(rows), tuple(runs), tested)
 
 
 def make_run(folder: Path, model: Model, seed: int, changes: Mapping[str, Any]) -> Run:
@@ -212,33 +242,6 @@ def seeds_of(value: Any, first: int) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _settings_file(path: str | Path | None) -> dict[str, dict[str, Any]]:
-    """``all``, ``models``, ``tokenizers`` and ``generators`` of the settings file."""
-    values = {} if path is None else read_yaml(path)
-    known = ("all", "models", "tokenizers", "generators")
-    for key in values:
-        if key not in known:
-            raise InputError(
-                f"settings file '{path}' has '{key}', but holds 'all:', 'models:', 'tokenizers:' "
-                f"and 'generators:' only.{did_you_mean(key, known)}"
-            )
-    parts = {key: values.get(key) or {} for key in known}
-    _require_mappings(path, parts)
-    for key in known[1:]:
-        _require_mappings(path, parts[key])
-    for name in parts["tokenizers"]:
-        registry.tokenizer(name)
-    for name in parts["generators"]:
-        registry.generator(name)
-    return parts
-
-
-def _require_mappings(path: str | Path | None, parts: Mapping[str, Any]) -> None:
-    for name, part in parts.items():
-        if part is not None and not isinstance(part, dict):
-            raise InputError(f"settings file '{path}': '{name}' must hold 'key: value' lines")
-
-
 def _labels(labels: list[str]) -> list[str]:
     if not labels:
         raise InputError("no models are given: name them with --models, for example TIGER,SASRec")
@@ -258,21 +261,37 @@ def _labels(labels: list[str]) -> list[str]:
 
 def _model(
     label: str,
-    own: Mapping[str, Any] | None,
+    parts: Sequence[Mapping[str, Any]],
     shared: Mapping[str, Any],
     given: Mapping[str, Any],
-    seeds: Any,
+    own: ComparisonSettings,
     pair: Pair | None = None,
 ) -> Model:
-    values = {"model": label, **shared, **(own or {}), **given}
+    """A row, from the parts of the settings file that are about it; the last goes before all."""
+    where = f"model {label}"
+    written = {key: value for part in parts for key, value in part.items()}
+    model = written.get("model", label if pair is None else pair.model)
+    if TUNED in written and "trials" in {**written, **given}:
+        raise InputError(
+            f"{where}: 'trials' and '{TUNED}' are both given, but the search says how many trials "
+            "it had: leave 'trials' out"
+        )
+    of_file: dict[str, Any] = {}
+    for part in parts:
+        of_file |= with_tuned(part, model, shared, where)
+    if pair is not None:
+        refuse_kinds(of_file, where)
+    values = {**shared, **of_file, **given, "model": model}
     values = {k: v for k, v in values.items() if k not in (*keys(ComparisonSettings), "output")}
+    if label in own.anew:
+        values["overwrite"] = True
     trials = values.pop("trials", None)
     if trials is not None and (type(trials) is not int or trials < 0):
-        raise InputError(f"model {label}: 'trials' is {trials!r}, but must be 0 or more")
+        raise InputError(f"{where}: 'trials' is {trials!r}, but must be 0 or more")
     first = values.pop("seed", 2020)
     if type(first) is not int:
-        raise InputError(f"model {label}: 'seed' is {first!r}, but must be a whole number")
-    wanted = (own or {}).get("seeds", seeds)
+        raise InputError(f"{where}: 'seed' is {first!r}, but must be a whole number")
+    wanted = of_file.get("seeds", own.seeds)
     if pair is not None:
         values = pair.checked(values)
     return Model(label, values, seeds_of(wanted, first), trials, pair)
@@ -286,8 +305,8 @@ def _short_hash(shared: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def _tested_metric(runs: Sequence[Run]) -> tuple[str, int]:
-    """The metric whose significance is tested: the one that validation goes by."""
+def _tested_metrics(runs: Sequence[Run]) -> tuple[tuple[str, int], ...]:
+    """The metric that validation goes by, and at the longest list Recall, or NDCG beside Recall."""
     names = {str(run.config["valid_metric"]).lower() for run in runs}
     lengths = {tuple(run.config["topk"]) for run in runs}
     measured = {tuple(name.lower() for name in run.config["metrics"]) for run in runs}
@@ -298,4 +317,7 @@ def _tested_metric(runs: Sequence[Run]) -> tuple[str, int]:
         )
     metric, _, k = names.pop().partition("@")
     require(metric in METRICS, "valid_metric", metric, "one of Recall, NDCG, MRR, Hit, with @k")
-    return metric, int(k)
+    # Where one item is right, a hit is a recall.
+    other = "ndcg" if metric in ("recall", "hit") else "recall"
+    further = [(other, max(lengths.pop()))] if other in measured.pop() else []
+    return ((metric, int(k)), *further)

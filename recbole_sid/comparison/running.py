@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 import recbole_sid
 from recbole_sid import run_folder
-from recbole_sid.comparison.plan import Run
+from recbole_sid.clock import spelled
+from recbole_sid.comparison.plan import Plan, Run
 from recbole_sid.errors import InputError
 from recbole_sid.files import written_whole
 
@@ -31,6 +32,7 @@ _CHILD = (
     "from recbole_sid.cli import main; sys.exit(main())"
 )
 _STOP_SECONDS = 10
+_NAME = re.compile(r"(.+?)-(-?\d+)")  # a run's folder: its label and its seed
 # The line that a bad input ends with, or a traceback.
 _ERROR = re.compile(r"error: |[\w.]+(Error|Exception|Interrupt|Exit)\b")
 
@@ -49,35 +51,52 @@ def finished_before(runs: Sequence[Run]) -> dict[str, Ended]:
     """The runs whose result lies in their folder already, by name.
 
     Raises:
-        InputError: a folder holds a run of other settings or on other data.
+        InputError: folders hold runs of other settings or on other data.
     """
     done = {}
+    refused: dict[str, str] = {}
     for run in runs:
-        # Its line "This run is finished already" is the usual case here.
-        with _quiet():
-            stored = _stored(run)
+        try:
+            # Its line "This run is finished already" is the usual case here.
+            with _quiet():
+                stored = _stored(run)
+        except InputError as error:
+            refused.setdefault(run.label, f"model {run.label}, seed {run.seed}: {error}")
+            continue
         if stored:
             done[run.name] = Ended(run, kept=True)
+    if refused:
+        first, *others = refused
+        raise InputError(
+            f"{refused[first]}. Or --overwrite_models={','.join(refused)}, which keeps the runs of "
+            "the other models, or another label in the settings file"
+            + (f". Refused too: {', '.join(others)}" if others else "")
+        )
     return done
+
+
+def finished_besides(plan: Plan) -> dict[str, list[int]]:
+    """Seeds of the finished runs in the folder that are not in the plan, by the model's label."""
+    planned = {run.name for run in plan.runs}
+    found: dict[str, list[int]] = {}
+    for result in sorted((plan.folder / "runs").glob(f"*/{run_folder.RESULT}")):
+        name = result.parent.name
+        labelled = _NAME.fullmatch(name)
+        if labelled and name not in planned and (result.parent / run_folder.OUTCOMES).is_file():
+            found.setdefault(labelled[1], []).append(int(labelled[2]))
+    return found
 
 
 def _stored(run: Run) -> bool:
     config = run.config
     if not config.run.overwrite and config.model_spec is not None:
         config["resume"] = True
-    try:
-        if run_folder.stored_result(config) is None:
-            return False
-    except InputError as error:
-        raise InputError(
-            f"model {run.label}, seed {run.seed}: {error}. Or give it another label in the "
-            "settings file"
-        ) from error
+    if run_folder.stored_result(config) is None:
+        return False
     # A run that was killed between its last files is done again.
     if not (run.folder / run_folder.OUTCOMES).is_file():
         raise InputError(
-            f"'{run.folder}' has a result but no {run_folder.OUTCOMES}: --overwrite runs all "
-            "again, or remove that folder"
+            f"'{run.folder}' has a result but no {run_folder.OUTCOMES}: remove that folder"
         )
     return True
 
@@ -227,10 +246,3 @@ def say(bar: tqdm, line: str) -> None:
     """Log a line beside a progress bar."""
     bar.clear()
     logger.info(line)
-
-
-def spelled(seconds: float) -> str:
-    """A time as people say it."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

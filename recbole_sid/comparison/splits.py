@@ -17,9 +17,9 @@ import recbole.data.dataset
 from recbole.utils import ModelType, dataset_arguments
 
 from recbole_sid.errors import InputError, preview
-from recbole_sid.generator.sequences import chain
+from recbole_sid.generator.sequences import Sequences, chain
 from recbole_sid.model.recommender import training_rows
-from recbole_sid.quick_start import read_data
+from recbole_sid.reading import read_data
 
 SPLITS = ("train", "valid", "test")
 # Besides the settings of the data, what a split depends on.
@@ -93,10 +93,12 @@ def check_protocol(label: str, config: Any) -> None:
 def read_split(config: Any) -> Split:
     """Build the splits of ``config`` as a run does, and hash what they are.
 
-    A hash covers, user by user in the order of raw ids: for ``train`` the items in their order,
-    of which every (history, target) row is a cut; for ``valid`` and ``test`` all items before the
-    targets, and the targets. Under ``split_times`` the first item of a user whose first target is
-    not in the training split stands before all three.
+    A hash covers, user by user in the order of raw ids: for ``train`` the items in their order;
+    for ``valid`` and ``test`` all items before the targets, and the targets. Under ``split_times``
+    the first item of a user whose first target is not in the training split stands before all
+    three. Of a sequential model every row that the loaders hold, of training too, is seen to be a
+    cut of these: its history is the last items before its target. So the hashes cover each (user,
+    history, target).
 
     Raises:
         InputError: as :func:`.read_data`; or a history is not what came before its target.
@@ -109,12 +111,10 @@ def read_split(config: Any) -> Split:
         read(loader.dataset, config, training=loader is loaders[0]) for loader in loaders
     )
     began: list[dict[str, list[str]]] = []
-    if config["split_times"] is None:
-        for split, before in ((valid, (train,)), (test, (train, valid))):
-            _check_histories(split, before, config)
-    else:
-        later = _later_starts((train, valid, test), config)
-        began = [_by_user(later, user_ids, item_ids)]
+    if train.histories is not None:
+        sequences = _chained((train, valid, test), config)
+        if config["split_times"] is not None:
+            began = [_by_user(_later_starts(sequences, train), user_ids, item_ids)]
     by_user = [_by_user(split, user_ids, item_ids) for split in (train, valid, test)]
     hashes = {"items": _digest(sorted(item_ids[1:].tolist()))}
     for n, name in enumerate(SPLITS):
@@ -182,7 +182,7 @@ def check_outcomes(
         raise InputError(
             f"the outcomes of {label} are not on the test split: {len(users):,} rows for "
             f"{sum(map(len, test.values())):,} targets of {len(test):,} users, first difference "
-            f"{preview(wrong, 1)}. Run it again with --overwrite"
+            f"{preview(wrong, 1)}. Run that model again with --overwrite_models"
         )
 
 
@@ -225,29 +225,9 @@ def _rows(dataset: Any, config: Any, training: bool) -> _Items:
     )
 
 
-def _check_histories(split: _Items, before: Sequence[_Items], config: Any) -> None:
-    """Each row's history is the end of what its user had in the splits before."""
-    if split.histories is None or split.lengths is None or not len(split.items):
-        return
-    users = np.concatenate([part.users for part in before])
-    items = np.concatenate([part.items for part in before])[np.argsort(users, kind="stable")]
-    n_before = np.bincount(users, minlength=split.users.max() + 1)
-    ends = np.cumsum(n_before)[split.users]
-    held = np.arange(split.histories.shape[1]) < split.lengths[:, None]  # (n, T)
-    places = (ends - split.lengths)[:, None] + np.arange(held.shape[1])
-    longest = np.minimum(n_before[split.users], config["MAX_ITEM_LIST_LENGTH"])
-    if (
-        not np.array_equal(split.lengths, longest)
-        or (split.histories != items[np.where(held, places, 0)])[held].any()
-    ):
-        raise InputError(
-            f"model '{config['model']}': a history is not what its user had before the target; "
-            "this model cannot be compared"
-        )
-
-
-def _later_starts(splits: Sequence[_Items], config: Any) -> _Items:
-    """The first items of users who have no training row, of the rows of a split at given times.
+def _chained(splits: Sequence[_Items], config: Any) -> Sequences:
+    """The rows of all splits as a sequence a user: each row's history is the end of what comes
+    before its target there.
 
     Raises:
         InputError: the rows of a user, of all splits, are not one sequence.
@@ -256,22 +236,24 @@ def _later_starts(splits: Sequence[_Items], config: Any) -> _Items:
         np.concatenate(parts)
         for parts in zip(*(_targets_of(split) for split in splits), strict=True)
     )
-    order = np.argsort(users, kind="stable")
-    users, targets = users[order], targets[order]
-    histories, lengths = histories[order], lengths[order]
     sequences = chain(users, histories, lengths, targets)
     if len(sequences.users) != len(np.unique(users)) or (sequences.first_target != 1).any():
         raise InputError(
             f"model '{config['model']}': a history is not what its user had before the target; "
             "this model cannot be compared"
         )
-    later = ~np.isin(sequences.users, splits[0].users)
+    return sequences
+
+
+def _later_starts(sequences: Sequences, train: _Items) -> _Items:
+    """The first items of users who have no training row."""
+    later = ~np.isin(sequences.users, train.users)
     return _Items(sequences.users[later], sequences.items[sequences.offsets[:-1][later]])
 
 
 def _targets_of(split: _Items) -> tuple[np.ndarray, ...]:
     """Users, targets, histories and lengths of a split's rows, without items before them."""
-    assert split.histories is not None, "only sequential models are split in time here"
+    assert split.histories is not None, "only rows of sequential models are chained"
     assert split.lengths is not None, "a history has a length"
     inserted = len(split.items) - len(split.lengths)
     if not inserted:

@@ -53,7 +53,7 @@ def markdown(result: dict[str, Any]) -> str:
         f"validation `{hashes['valid'][:16]}`, training `{hashes['train'][:16]}`.",
         "Mean over seeds" + (" ± sample standard deviation" if _has_sd(result) else "") + "; best "
         "in bold. RecBole's general models never list what a user had before; sequential ones and "
-        "semantic-ID models may.",
+        f"semantic-ID models may.{_tuning(result)}",
         "## Test",
         _grid(result, _metrics(result, "test"), [_history]),
         *_significance(result),
@@ -70,8 +70,9 @@ def markdown(result: dict[str, Any]) -> str:
         + ".",
         _grid(result, _reach(result)),
         "## Cost",
-        "Seconds of SIDs are few where the cache had them. Milliseconds a user: the test split, "
-        "weights loaded first. Peak memory: of the whole process, Python and packages too.",
+        "SIDs from the cache count as what their fit once took. Milliseconds a user: the test "
+        "split, weights loaded first. Peak memory: of the whole process, Python and packages too."
+        f"{_threads(result)}",
         _grid(result, _costs(), [_trials]),
         *_refusals(result),
         *_failures(result),
@@ -189,6 +190,32 @@ def _history(row: dict[str, Any]) -> tuple[str, str]:
     return "Sees of a history", row["history"]
 
 
+def _tuning(result: dict[str, Any]) -> str:
+    """A sentence where the models were not tuned alike, as far as numbers of trials are given."""
+    given = {row["model"]: row["trials"] for row in result["models"] if row["trials"] is not None}
+    if len(set(given.values())) < 2:
+        return ""
+    least, most = (in_markdown(pick(given, key=given.__getitem__)) for pick in (min, max))
+    unknown = len(result["models"]) - len(given)
+    rest = f", and for {unknown} of the models no number is given" if unknown else ""
+    return (
+        f" The models were not tuned equally: with {min(given.values())} ({least}) to "
+        f"{max(given.values())} ({most}) trials{rest}; more trials favour a model."
+    )
+
+
+def _threads(result: dict[str, Any]) -> str:
+    """A sentence on the threads of the runs that have ended."""
+    found: dict[int, list[str]] = {}
+    for row in result["models"]:
+        for n in row["threads"]:
+            found.setdefault(n, []).append(in_markdown(row["model"]))
+    if len(found) < 2:
+        return "".join(f" Every run had {n} thread{'s'[: n > 1]}." for n in found)
+    told = "; ".join(f"{n}: {', '.join(found[n])}" for n in sorted(found))
+    return f" Threads were not the same, so that seconds do not compare: {told}."
+
+
 # -- cells ----------------------------------------------------------------------------------------
 
 
@@ -206,15 +233,19 @@ def _cells(
             shown.append(missing)
             continue
         text = column.spell(cell["mean"])
-        best = column.best and all(
-            other["cells"][column.name]["mean"] <= cell["mean"]
-            for other in result["models"]
-            if column.name in other["cells"]
-        )
-        text = bold(text) if best else text
+        if cell["mean"] == _highest(result, column):
+            text = bold(text)
         spread = column.sd and cell["sd"] is not None
         shown.append(f"{text} ± {column.spell(cell['sd'])}" if spread else text)
     return shown
+
+
+def _highest(result: dict[str, Any], column: Column) -> float | None:
+    """The figure that is marked; None where none is, or all are spelled alike."""
+    rows = [row["cells"][column.name] for row in result["models"] if column.name in row["cells"]]
+    means = [cell["mean"] for cell in rows]
+    alike = len(set(map(column.spell, means))) < 2
+    return None if alike or not column.best else max(means)
 
 
 def _grid(
@@ -239,26 +270,35 @@ def _grid(
 
 
 def _significance(result: dict[str, Any]) -> list[str]:
-    metric = heading(result["metric"].partition("/")[2])
+    by_metric = {result["metric"]: result["significance"], **result["further_significance"]}
+    metrics = {name: heading(name.partition("/")[2]) for name in by_metric}
+    first = metrics[result["metric"]]
     parts = []
+    if result["best"] is None and any(row["cells"] for row in result["models"]):
+        parts = ["No model has a figure on validation, so that none is the best to test against."]
     for against, tests in result["significance"].items():
         if not tests:
             continue
-        role = "the best" if against == result["best"] else "the reference"
+        role = "the reference"
+        if against == result["best"]:
+            role = f"the best by {first} on validation (not on the test figures compared here)"
         lines = [
-            f"| {in_markdown(label)} | {one['mean']:+.4f} "
+            f"| {in_markdown(label)} | {metrics[name]} | {one['mean']:+.4f} "
             f"| {one['low']:+.4f} to {one['high']:+.4f} | {one['p']:.4f} | {one['adjusted']:.4f} |"
-            for label, one in tests.items()
+            for label in tests
+            for name, found in by_metric.items()
+            for one in [found[against][label]]
         ]
         parts += [
-            f"Against {in_markdown(against)}, {role}: difference in {metric} over users (of each "
-            f"the mean over seeds), paired bootstrap with {result['resamples']:,} resamples, "
-            f"p corrected by Holm for {len(tests)} comparisons. It holds for these runs: how far "
-            "other seeds would differ is what ± says.",
+            f"Against {in_markdown(against)}, {role}: difference in "
+            f"{' and '.join(metrics.values())} over users (of each the mean over seeds), paired "
+            f"bootstrap with {result['resamples']:,} resamples, p corrected by Holm for all "
+            f"{len(lines)} comparisons of this table. It holds for these runs: how far other seeds "
+            "would differ is what ± says.",
             "\n".join(
                 [
-                    "| Model | Difference | 95 % interval | p | p, corrected |",
-                    "| --- | ---: | ---: | ---: | ---: |",
+                    "| Model | Metric | Difference | 95 % interval | p | p, corrected |",
+                    "| --- | --- | ---: | ---: | ---: | ---: |",
                     *lines,
                 ]
             ),

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-
-from recbole_sid.comparison.running import progress, say, spelled
+from recbole_sid.clock import spelled
+from recbole_sid.comparison.running import progress, say
 from recbole_sid.errors import InputError
 from recbole_sid.run_folder import read_json, write_json
 from recbole_sid.settings import build

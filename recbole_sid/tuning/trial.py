@@ -23,7 +23,8 @@ from recbole_sid.errors import InputError
 from recbole_sid.logs import logging_run
 from recbole_sid.memory import keep_freed_memory
 from recbole_sid.parent import end_with_parent
-from recbole_sid.quick_start import checked_config, read_data, trainer_class
+from recbole_sid.quick_start import checked_config, trainer_class
+from recbole_sid.reading import read_data
 from recbole_sid.trainer import SIDTrainer
 
 EVALUATIONS = "evaluations.jsonl"

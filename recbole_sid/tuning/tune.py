@@ -10,7 +10,7 @@ from typing import Any
 from recbole_sid import run_folder
 from recbole_sid.errors import InputError
 from recbole_sid.logs import logging_run, logging_to
-from recbole_sid.quick_start import read_data
+from recbole_sid.reading import read_data
 from recbole_sid.tuning import hyper_tuning, ray_tune
 from recbole_sid.tuning.journal import Journal
 from recbole_sid.tuning.plan import Plan, make_plan, open_folder

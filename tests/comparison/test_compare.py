@@ -1,41 +1,23 @@
 """Whole comparisons on a small data set: what is run, what is kept, what is refused."""
 
 import csv
-import hashlib
 import json
-import logging
 import os
+import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 from recbole_sid import InputError, cli
 from recbole_sid.comparison.compare import compare
-from recbole_sid.comparison.plan import make_plan, seeds_of, with_batches
-from recbole_sid.comparison.running import command, failure_reason, finished_before, progress
-from recbole_sid.comparison.splits import Split, check_outcomes, check_same, read_split
+from recbole_sid.comparison.plan import make_plan, with_batches
+from recbole_sid.comparison.running import finished_before
+from recbole_sid.comparison.splits import read_split
+from recbole_sid.comparison.table import figures
 from recbole_sid.comparison.writing import latex, markdown
+from tests.comparison.settings import FILE, OF_ALL, OF_TIGER, SPLIT_IN_TIME, write
 from tests.comparison.test_outcomes import agrees
-from tests.runs import CUT, SMALL, write_data
-
-OF_ALL = {key: value for key, value in CUT.items() if key != "show_progress"}
-OF_TIGER = {key: value for key, value in SMALL.items() if key not in CUT and key != "eval_step"}
-# Two heads do not divide fifteen: RecBole's model finds that out when it is built.
-FILE = {
-    "all": OF_ALL,
-    "models": {
-        "TIGER": OF_TIGER,
-        "SASRec": {"hidden_size": 16, "inner_size": 16, "n_layers": 1, "trials": 4},
-        "odd": {"model": "SASRec", "hidden_size": 15},
-    },
-}
-
-
-def write(folder: Path, values: dict) -> str:
-    file = folder / "settings.yaml"
-    file.write_text(yaml.safe_dump(values))
-    return str(file)
+from tests.sealing import write_json
 
 
 def arguments(folder: Path, models: str, *more: str) -> list[str]:
@@ -125,6 +107,15 @@ def test_one_more_model_runs_that_one_alone_and_a_failed_one_is_told(folder, cap
     found = report(folder)
     assert set(found["significance"]) == {found["best"], "Pop"}
     assert "odd" not in found["significance"]["Pop"]
+    (further,) = found["further_significance"].values()
+    assert list(found["further_significance"]) == ["test/recall@10"]
+    means = {row["model"]: row["cells"] for row in found["models"] if row["cells"]}
+    for label, one in further["Pop"].items():
+        gap = means[label]["test/recall@10"]["mean"] - means["Pop"]["test/recall@10"]["mean"]
+        assert one["mean"] == pytest.approx(gap, abs=1e-6)
+    assert "difference in NDCG@10 and Recall@10 over users" in text
+    assert "p corrected by Holm for all 4 comparisons of this table" in text
+    assert f"| Recall@10 | {further['Pop']['TIGER']['mean']:+.4f} |" in text
     assert rows(text, "Cost")["SASRec"][-1] == "4"
     agrees_without_hit(runs / "SASRec-2020")
     # Each model is told to hold the same log.
@@ -135,84 +126,88 @@ def test_a_finished_run_of_other_settings_is_refused(folder):
     values = {**FILE, "models": {**FILE["models"], "Pop": {"seeds": [2020], "epochs": 2}}}
     file = write(folder / "out", values)
     given = {"output": str(folder / "out"), "cache_dir": str(folder / "cache")}
-    with pytest.raises(InputError, match=r"model Pop, seed 2020: .*of other settings"):
+    with pytest.raises(InputError, match=r"model Pop, seed 2020: .*of other settings") as error:
         compare(["Pop"], "ml-100k", settings=file, config_dict=given)
+    assert "Or --overwrite_models=Pop, which keeps the runs of the other models" in str(error.value)
 
 
-def test_the_data_is_hashed_alike_for_both_kinds_of_models(folder):
-    plan = make_plan(["Pop", "SASRec"], folder / "settings.yaml", [], {"dataset": "ml-100k"})
-    pop, sasrec = (read_split(run.config) for run in plan.runs)
-    assert pop == sasrec
-    short = make_plan(
-        ["SASRec"], folder / "settings.yaml", [], {"dataset": "ml-100k", "MAX_ITEM_LIST_LENGTH": 1}
-    )
-    assert read_split(short.runs[0].config) == pop
-
-
-# -- without training -----------------------------------------------------------------------------
+def test_one_model_is_run_anew_and_runs_beside_the_table_are_told(folder):
+    runs = folder / "out" / "runs"
+    before = {path.parent.name: os.stat(path).st_mtime_ns for path in runs.glob("*/result.json")}
+    assert cli.main(arguments(folder, "Pop", "--overwrite_models=Pop")) == 0
+    after = {path.parent.name: os.stat(path).st_mtime_ns for path in runs.glob("*/result.json")}
+    assert {name for name in after if after[name] != before[name]} == {"Pop-2020"}
+    told = (folder / "out" / "comparison.log").read_text().rpartition("not in the table: ")[2]
+    assert "TIGER (seed 2020). To add them: --models=Pop," in told
 
 
 @pytest.fixture
-def made(tmp_path):
-    """Settings of a data set by hand: ``u0`` has 3 interactions, the others 5."""
-    orders = {"u0": "abc", "u1": "abcde", "u2": "bcdea", "u3": "fabcd"}
-    given = [(user, item, n) for user, order in orders.items() for n, item in enumerate(order)]
-    values = write_data(tmp_path / "data", given)
-    more = {"topk": [2], "valid_metric": "NDCG@2", "dataset": "made"}
-    return {**values, **more, "cache_dir": str(tmp_path / "cache"), "output": str(tmp_path / "out")}
+def copied(folder, tmp_path):
+    """The finished runs of TIGER and Pop in a folder that may be changed, and what makes a table
+    of it."""
+    out = tmp_path / "out"
+    shutil.copytree(folder / "out", out)
+    trials = {"TIGER": {**OF_TIGER, "trials": 12}, "Pop": {"trials": 0}, "BPR": {}}
+    file = write(tmp_path, {"all": OF_ALL, "models": trials})
+    given = {"dataset": "ml-100k", "cache_dir": str(folder / "cache"), "output": str(out)}
+    plan = make_plan(["TIGER", "Pop", "BPR"], file, [], {**given, "resamples": 200})
+    split = read_split(plan.runs[0].config)
+    plan = with_batches(plan, split.counts["items"])
+
+    def tables() -> dict:
+        return figures(plan, finished_before(plan.runs), split)
+
+    return out, tables
 
 
-def test_splits_by_hand(made):
-    made["user_inter_num_interval"] = "[4,inf)"
-    (run,) = make_plan(["Pop"], None, [], made).runs
-    split = read_split(run.config)
-    # Trained on: u1 a b c, u2 b c d, u3 f a b.
-    assert split.item_counts == {"a": 2, "b": 3, "c": 2, "d": 1, "e": 0, "f": 1}
-    assert split.test == {"u1": ["e"], "u2": ["a"], "u3": ["d"]}
-    assert split.counts == {"users": 3, "items": 6, "interactions": 15, "valid": 3, "test": 3}
-    lines = [
-        "['u1', ['a', 'b', 'c'], ['d'], ['e']]",
-        "['u2', ['b', 'c', 'd'], ['e'], ['a']]",
-        "['u3', ['f', 'a', 'b'], ['c'], ['d']]",
-    ]
-    text = "".join(f"{line}\n" for line in lines).encode()
-    assert split.hashes["test"] == hashlib.sha256(text).hexdigest()
+def change(file: Path, **values: object) -> None:
+    write_json(file, {**json.loads(file.read_text()), **values})
 
 
-SPLIT_IN_TIME = {
-    "split_times": [2, 4],
-    "user_inter_num_interval": "[0,inf)",
-    "eval_step": 1,
-    "epochs": 1,
-    "resamples": 200,
-}
+def test_validation_says_which_one_is_best(copied):
+    out, tables = copied
+    for best, other in (("Pop", "TIGER"), ("TIGER", "Pop")):
+        for label, score in ((best, 0.75), (other, 0.5)):
+            found = json.loads((out / "runs" / f"{label}-2020" / "result.json").read_text())
+            valid = {**found["best_valid_result"], "ndcg@10": score, "recall@10": 1 - score}
+            change(out / "runs" / f"{label}-2020" / "result.json", best_valid_result=valid)
+        result = tables()
+        assert result["best"] == best
+        assert list(result["significance"]) == [best]
+        text = markdown(result)
+        assert f"Against {best}, the best by NDCG@10 on validation (not on the test" in text
+        assert "| **0.7500** |" in text
+    for label in ("TIGER", "Pop"):
+        change(out / "runs" / f"{label}-2020" / "result.json", best_valid_result=None)
+    result = tables()
+    assert (result["best"], result["significance"]) == (None, {})
+    assert "No model has a figure on validation, so that none is the best" in markdown(result)
 
 
-def test_a_split_in_time_by_hand(made, tmp_path):
-    """Times are 0 to 4 for everyone; u0 has three items, and late begins at 3."""
-    file = tmp_path / "data" / "made" / "made.inter"
-    file.write_text(file.read_text() + "late\tb\t3\nlate\tc\t4\nlate\tf\t4.5\n")
-    runs = make_plan(["SASRec", "TIGER"], None, [], {**made, **SPLIT_IN_TIME}).runs
-    assert runs[0].config["eval_args"]["split"] is None
-    one, other = (read_split(run.config) for run in runs)
-    assert one == other
-    # Trained on: u0 a b, u1 a b, u2 b c, u3 f a; the first ones are history only, and count.
-    assert one.item_counts == {"a": 3, "b": 3, "c": 1, "d": 0, "e": 0, "f": 1}
-    assert one.counts == {"users": 5, "items": 6, "interactions": 21, "valid": 7, "test": 5}
-    assert one.test == {"u1": ["e"], "u2": ["a"], "u3": ["d"], "late": ["c", "f"]}
-    lines = [
-        "['late', ['b'], [], [], ['c', 'f']]",
-        "['u1', [], ['a', 'b'], ['c', 'd'], ['e']]",
-        "['u2', [], ['b', 'c'], ['d', 'e'], ['a']]",
-        "['u3', [], ['f', 'a'], ['b', 'c'], ['d']]",
-    ]
-    text = "".join(f"{line}\n" for line in lines).encode()
-    assert one.hashes["test"] == hashlib.sha256(text).hexdigest()
-    # A history may be cut; the split is the same.
-    short = {**made, **SPLIT_IN_TIME, "MAX_ITEM_LIST_LENGTH": 1}
-    assert read_split(make_plan(["SASRec"], None, [], short).runs[0].config) == one
-    moved = {**made, **SPLIT_IN_TIME, "split_times": [2, 4.2]}
-    assert read_split(make_plan(["SASRec"], None, [], moved).runs[0].config).hashes != one.hashes
+def test_codes_from_the_cache_cost_what_their_fit_took(copied):
+    out, tables = copied
+    change(out / "runs" / "TIGER-2020" / "timing.json", fit_seconds=321.0)
+    by_model = {row["model"]: row["cells"] for row in tables()["models"]}
+    assert by_model["TIGER"]["tokenize_seconds"]["mean"] == 321.0
+    assert by_model["Pop"]["tokenize_seconds"]["mean"] < 5
+
+
+def test_what_was_not_alike_is_said(copied):
+    out, tables = copied
+    threads = json.loads((out / "runs" / "Pop-2020" / "timing.json").read_text())["threads"]
+    text = markdown(tables())
+    assert f"Every run had {threads} thread" in text
+    assert (
+        "The models were not tuned equally: with 0 (Pop) to 12 (TIGER) trials, and for 1 of the "
+        "models no number is given; more trials favour a model."
+    ) in text
+    change(out / "runs" / "TIGER-2020" / "timing.json", threads=threads + 3)
+    told = f"Threads were not the same, so that seconds do not compare: {threads}: Pop; "
+    assert told + f"{threads + 3}: TIGER." in markdown(tables())
+    result = tables()
+    for row in result["models"]:
+        row["trials"] = 4 if row["model"] == "BPR" else None
+    assert "tuned equally" not in markdown(result)
 
 
 def test_models_are_compared_on_a_split_in_time(made, tmp_path):
@@ -245,95 +240,12 @@ def agrees_without_hit_at_2(run: Path) -> None:
     agrees(run, {"test_result": test | {"hit@2": test["recall@2"]}})
 
 
-def test_models_on_other_data_are_refused(made):
-    with pytest.raises(InputError) as error:
-        compare(["SASRec", "Pop"], config_dict=made)
-    message = str(error.value)
-    assert "the train split differs between SASRec (4 users" in message
-    assert "fewer than 4 interactions" in message
-    assert not Path(made["output"]).exists()
-
-
-def test_the_split_that_differs_is_named():
-    one = Split({"items": "i", "train": "a", "valid": "v", "test": "t"}, {"users": 1}, {}, {})
-    other = Split({**one.hashes, "test": "x"}, {"users": 1}, {}, {})
-    check_same({"A": one, "B": one})
-    with pytest.raises(InputError, match=r"the test split differs between A, C \(.*; B \("):
-        check_same({"A": one, "B": other, "C": one})
-
-
-def test_outcomes_on_other_targets_are_refused():
-    check_outcomes("A", {"u": ["a"], "w": ["b", "a"]}, ["w", "u", "w"], ["b", "a", "a"])
-    for users, targets in (["u"], ["a"]), (["u", "w"], ["a", "a"]), (["u", "w", "u"], list("aba")):
-        with pytest.raises(InputError, match="outcomes of A are not on the test split"):
-            check_outcomes("A", {"u": ["a"], "w": ["b"]}, users, targets)
-
-
-def test_each_kind_of_model_has_its_evaluation_batch(made):
-    plan = make_plan(["Pop", "SASRec", "TIGER"], None, [], {**made, "scores_at_once": 61})
-    pop, sasrec, tiger = with_batches(plan, 5).runs
-    # Ten users, with a score for the empty item 0 too.
-    assert [run.config["eval_batch_size"] for run in (pop, sasrec, tiger)] == [60, 10, 256]
-    plan = make_plan(["Pop"], None, [], {**made, "eval_batch_size": 7})
-    assert with_batches(plan, 5).runs[0].config["eval_batch_size"] == 7
-
-
-def test_what_goes_before_what(made, tmp_path):
-    values = {"all": {"epochs": 3, "seed": 7}, "models": {"B": {"model": "BPR", "epochs": 4}}}
-    file = write(tmp_path, values)
-    plan = make_plan(["Pop", "B"], file, [], made)
-    assert [(r.name, r.config["model"], r.config["epochs"]) for r in plan.runs] == [
-        ("Pop-7", "Pop", 3), ("B-7", "BPR", 4)
-    ]  # fmt: skip
-    plan = make_plan(None, file, [], {**made, "epochs": 5, "seeds": 2})
-    assert [(r.name, r.config["epochs"]) for r in plan.runs] == [("B-7", 5), ("B-8", 5)]
-    one, two = (make_plan(m, None, [], {"dataset": "ml-100k"}).folder for m in (["Pop"], ["BPR"]))
-    assert one == two
-    assert one != make_plan(["Pop"], None, [], {"dataset": "ml-100k", "epochs": 9}).folder
-
-
-def test_a_run_of_ours_goes_on_and_overwrite_starts_anew(made, tmp_path):
-    for changes, flags in (({}, (False, True)), ({"overwrite": True}, (False, False))):
-        runs = make_plan(["Pop", "TIGER"], None, [], {**made, **changes}).runs
-        assert tuple("--resume=True" in command(run, tmp_path) for run in runs) == flags
-        assert all(run.settings.get("overwrite", False) is bool(changes) for run in runs)
-
-
-def test_why_a_run_failed(tmp_path):
-    log = tmp_path / "log"
-    log.write_text("start\nTraceback …\nValueError: too much\nof everything\n")
-    assert failure_reason(1, log) == "ValueError: too much"
-    assert failure_reason(-9, log) == "ended by SIGKILL, out of memory?"
-    log.write_text("error: unknown setting 'x'\n\n")
-    assert failure_reason(2, log) == "unknown setting 'x'"
-    log.write_text("all well\n")
-    assert failure_reason(0, log) == "it wrote no outcomes.safetensors"
-    log.write_text("")
-    assert failure_reason(3, log) == "it printed nothing"
-
-
-def test_a_bar_is_drawn_for_a_terminal_alone(monkeypatch, capsys):
-    for terminal in (True, False):
-        monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal)
-        for show in (True, False):
-            with progress(2, "compare", "run", show) as bar:
-                bar.refresh()
-            assert ("compare" in capsys.readouterr().err) == (terminal and show)
-
-
-def test_seeds():
-    assert seeds_of(3, 2020) == (2020, 2021, 2022)
-    assert seeds_of("7,5", 2020) == seeds_of([7, 5], 1) == (7, 5)
-    for bad in (0, 2020, [], [1, 1], "1,x", None):
-        with pytest.raises(InputError, match="setting 'seeds'"):
-            seeds_of(bad, 1)
+# -- without training -----------------------------------------------------------------------------
 
 
 def test_what_was_not_run_says_so(made):
     made["user_inter_num_interval"] = "[4,inf)"
     plan = make_plan(["Pop", "BPR"], None, [], made)
-    from recbole_sid.comparison.table import figures
-
     result = figures(plan, finished_before(plan.runs), read_split(plan.runs[0].config))
     # By hand: b has 3 of the 9 training interactions, a and c 2 each, d and f 1, e none. The
     # targets are e, a and d.
@@ -353,75 +265,13 @@ def test_what_was_not_run_says_so(made):
 def test_best_is_bold_and_deviations_are_given():
     def row(name: str, mean: float, sd: float | None) -> dict:
         cells = {"test/ndcg@10": {"mean": mean, "sd": sd, "n": 2}}
+        # Different, but spelled alike: nothing is best there.
+        cells["test/mrr@10"] = {"mean": mean / 10**5, "sd": None, "n": 2}
         runs = [{"state": "finished", "seed": 1}]
         return {"model": name, "cells": cells, "runs": runs, "history": "", "trials": None}
 
     result = {"models": [row("a_b", 0.25, 0.01), row("c", 0.5, 0.125)], "dataset": "d"}
     result |= {"counts": {"test": 3}, "split_hash": {"test": "h"}}
-    assert "a\\_b & 0.2500 $\\pm$ 0.0100 \\\\\nc & \\textbf{0.5000} $\\pm$ 0.1250 \\\\" in latex(
-        result
-    )
-
-
-REFUSED = {
-    "an unknown model": (["Pop", "SASRek"], {}, "model SASRek: unknown model 'SASRek'. Did you"),
-    "an unknown key": (["TIGER"], {"beam_sise": 3}, "model TIGER: unknown setting 'beam_sise'"),
-    "no models": (None, {}, "no models are given"),
-    "a model twice": (["Pop", "pop"], {}, "a model is named twice"),
-    "a label that is a path": (["../Pop"], {}, "is no label"),
-    "an unknown reference": (["Pop"], {"reference": "Pip"}, "'Pip', which is not among the models"),
-    "another split": (
-        ["Pop"],
-        {"eval_args": {"split": {"RS": [8, 1, 1]}, "order": "TO", "group_by": "user"}},
-        "'eval_args: split' is",
-    ),
-    "a general model on a split in time": (
-        ["SASRec", "Pop"],
-        {"split_times": [1, 3]},
-        "model Pop: under split_times a user may have several items to find",
-    ),
-    "two splits": (
-        ["SASRec"],
-        {"split_times": [1, 3], "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO"}},
-        "'split_times' and 'eval_args: split'",
-    ),
-    "sampled evaluation": (
-        ["Pop"],
-        {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "uni10"}},
-        "'eval_args: mode' is",
-    ),
-    "a metric without a value a user": (
-        ["Pop"],
-        {"metrics": ["ItemCoverage"], "valid_metric": "ItemCoverage@2"},
-        "'valid_metric' is 'itemcoverage'",
-    ),
-    "few resamples": (["Pop"], {"resamples": 3}, "'resamples' is 3"),
-    "one model for all": (["Pop"], {"model": "Pop"}, "name the models with --models"),
-    "resume": (["Pop"], {"resume": True}, "leave --resume out"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_bad_settings_are_refused_before_anything_is_written(case, made):
-    models, changes, message = REFUSED[case]
-    with pytest.raises(InputError) as error:
-        compare(models, config_dict={**made, **changes})
-    assert message in str(error.value)
-    assert not Path(made["output"]).exists()
-
-
-def test_a_settings_file_of_another_form_is_refused(made, tmp_path):
-    for values, message in (
-        ({"model": {}}, "has 'model', but holds 'all:', 'models:', 'tokenizers:' and"),
-        ({"models": ["Pop"]}, "'models' must hold"),
-        ({"models": {"Pop": 3}}, "'Pop' must hold"),
-    ):
-        with pytest.raises(InputError, match=message):
-            compare(["Pop"], settings=write(tmp_path, values), config_dict=made)
-
-
-def test_the_logger_is_left_as_it_was(made):
-    before = list(logging.getLogger("recbole_sid").handlers)
-    with pytest.raises(InputError):
-        compare(["SASRec", "Pop"], config_dict=made)
-    assert logging.getLogger("recbole_sid").handlers == before
+    text = latex(result)
+    assert "a\\_b & 0.2500 $\\pm$ 0.0100 & 0.0000 \\\\\n" in text
+    assert "c & \\textbf{0.5000} $\\pm$ 0.1250 & 0.0000 \\\\\n" in text

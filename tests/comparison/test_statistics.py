@@ -10,7 +10,7 @@ from recbole_sid.comparison.statistics import (
     mean_popularity,
     paired_bootstrap,
 )
-from recbole_sid.comparison.table import cell
+from recbole_sid.comparison.table import cell, significance
 
 
 def test_holm():
@@ -39,6 +39,24 @@ def test_sure_signs_none_at_all_and_their_correction():
     assert (up.adjusted, down.adjusted, none.adjusted) == (0.006, 0.006, 1)
     assert (up.low, up.high, down.high) == pytest.approx((0.1, 0.1, -0.1))
     assert (none.mean, none.low, none.high) == (0, 0, 0)
+
+
+def test_all_models_and_metrics_are_one_family():
+    def of(first, second):
+        return np.tile([[first, second]], (50, 1))
+
+    per_user = {"A": of(0.5, 0.5), "B": of(0.75, 0.25), "C": of(0.5, 0.75)}
+    found = significance(per_user, "A", ["m", "n"], 999)
+    assert {name: list(tests) for name, tests in found.items()} == {
+        "m": ["B", "C"],
+        "n": ["B", "C"],
+    }
+    # Three sure signs of p 2/1000 and an equality: sorted times 4, 3, 2 and 1, none falling.
+    assert [found[m]["B"]["p"] for m in "mn"] == [0.002, 0.002]
+    assert [found[m]["B"]["adjusted"] for m in "mn"] == pytest.approx([0.008, 0.008])
+    assert [found[m]["C"]["adjusted"] for m in "mn"] == pytest.approx([1, 0.008])
+    assert [found[m][label]["mean"] for label in "BC" for m in "mn"] == [0.25, -0.25, 0, 0.25]
+    assert significance({"A": of(1, 1)}, "A", ["m", "n"], 999) == {"m": {}, "n": {}}
 
 
 def test_the_interval_is_that_of_the_mean():

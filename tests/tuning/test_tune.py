@@ -281,14 +281,15 @@ def test_bad_input_is_refused_before_the_first_trial(search, tmp_path, space, ch
     assert not (tmp_path / "refused").exists()
 
 
-SHIPPED = [*registry.model_names(), "SASRec"]
+RECBOLE = ["SASRec", "GRU4Rec", "BERT4Rec", "FDSA", "BPR", "ItemKNN"]
+SHIPPED = [*registry.model_names(), *RECBOLE]
 
 
 @pytest.mark.parametrize("model", SHIPPED)
 def test_a_space_is_shipped(model):
     given = {**CUT, "dataset": "ml-100k", "model": model}
     plan = make_plan(None, None, None, [], given)
-    assert 3 <= len(plan.space.keys) <= 5
+    assert (2 if model == "ItemKNN" else 3) <= len(plan.space.keys) <= 5
     name = f"ml-100k-{model}-"
     assert plan.folder.parent == Path("tunings")
     assert plan.folder.name.startswith(name)
@@ -303,9 +304,9 @@ def test_a_space_is_shipped(model):
 
 def test_a_model_without_a_space_is_told_where_they_are():
     with pytest.raises(
-        InputError, match="no space is shipped for model 'BPR', only for DiffGRM, Duet, "
+        InputError, match="no space is shipped for model 'LightGCN', only for BERT4Rec, BPR, Diff"
     ):
-        make_plan("BPR", "ml-100k", None, [], {})
+        make_plan("LightGCN", "ml-100k", None, [], {})
     assert (resource_dir("properties") / "hyper").is_dir()
 
 
