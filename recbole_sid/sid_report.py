@@ -21,7 +21,7 @@ from recbole_sid.measures.hit_rate import check_k
 from recbole_sid.measures.report_settings import ReportSettings
 from recbole_sid.measures.v_measure import finest_categories
 from recbole_sid.model.recommender import training_interactions
-from recbole_sid.quick_start import read_data
+from recbole_sid.reading import read_data
 from recbole_sid.settings import build
 from recbole_sid.sid.published import read_sids
 from recbole_sid.sid.table import SemanticIDs
@@ -60,7 +60,8 @@ def compare_sids(
         scores: a yaml file with a recommender's score of each set, ``LABEL: score`` or a list of
             those of several seeds; default: ``report_score`` on the validation split, where
             ``sids`` are folders of finished runs. From four scored sets on the report says which
-            figures order the sets as the scores do.
+            figures order the sets as the scores do; runs must then be of one generator with one
+            training, seeds aside. Sets that are equal count once, with the mean of their scores.
         unknown: "refuse" sets that lack items of the data or have others; or "ignore" such items:
             then all sets are measured on the items of the data that each of them has.
         overwrite: whether a report that lies there may be replaced.
@@ -73,7 +74,8 @@ def compare_sids(
         ``neighbourhood``, see :func:`.neighbourhood.neighbourhood`;
         ``score``. ``item_vectors`` has the hit rate by item vectors, the yardstick;
         ``correlations`` the rows of :func:`.rank_correlations`, ``scores_from`` where the scores
-        are from. None stands for what was left out, and ``left_out`` says why.
+        are from, ``scored_as_one`` and ``least_p`` as in :class:`.Related`. None stands for what
+        was left out, and ``left_out`` says why.
 
     Raises:
         InputError: bad settings, files that cannot be read or do not fit the data; nothing is
@@ -130,6 +132,7 @@ def compare_sids(
     related = correlated(sets, scored, config["seed"]) if scored else None
     if isinstance(related, str):
         left_out.append(f"Correlation with a recommender's scores: {related}")
+        related = None
     result = {
         "dataset": config["dataset"],
         "items": len(tokens),
@@ -140,7 +143,9 @@ def compare_sids(
         "sets": sets,
         "item_vectors": yardstick,
         "scores_from": scores_from,
-        "correlations": None if isinstance(related, str) else related,
+        "correlations": None if related is None else related.rows,
+        "scored_as_one": [] if related is None else related.as_one,
+        "least_p": None if related is None else related.least_p,
         "left_out": left_out,
     }
     return write_report(folder, result) | {"folder": str(folder)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ SUFFIXES = ("md", "csv", "json")
 NOT_MEASURED = "-"
 DECIMALS = 8
 TITLE_LETTERS = 80
+SIGNIFICANT = 0.05
 STRONGEST = 12  # correlations that the page shows; all are in the JSON
 
 Entry = dict[str, Any]
@@ -236,7 +237,9 @@ def _related(result: dict[str, Any]) -> list[str]:
     if rows is None:
         return []
     scored = [entry for entry in result["sets"] if entry["score"] is not None]
-    below = sum(row["adjusted"] < 0.05 for row in rows)
+    n_sets = _different(result)
+    below = sum(row["adjusted"] < SIGNIFICANT for row in rows)
+    notes = score_notes(result, in_markdown)
     head = ["| figure | rho | p | p, corrected | sets |", "| --- | ---: | ---: | ---: | ---: |"]
     lines = [
         f"| {row['figure']} | {row['rho']:+.2f} | {row['p']:.3f} | {row['adjusted']:.3f} | "
@@ -247,11 +250,39 @@ def _related(result: dict[str, Any]) -> list[str]:
         "## What goes with a recommender's scores",
         f"Scores ({result['scores_from']}): "
         + ", ".join(f"{in_markdown(entry['label'])} {entry['score']:.4f}" for entry in scored)
-        + f". Spearman's rank correlation over these {len(scored)} sets, for {len(rows)} figures, "
-        f"the {len(lines)} strongest; p: how often the scores in a random order give as much, "
-        f"before and after Holm's correction for all {len(rows)}. Below .05 after it: {below}.",
+        + f". Spearman's rank correlation over these {n_sets} sets, for {len(rows)} figures, "
+        f"the {len(lines)} strongest, those that most sets have first; p: how often the scores in "
+        "a random order give as much, before and after Holm's correction for all "
+        f"{len(rows)}. Below .05 after it: {below}.",
+        *([" ".join(notes)] if notes else []),
         "\n".join([*head, *lines]),
     ]
+
+
+def score_notes(result: Mapping[str, Any], spell: Callable[[str], str]) -> list[str]:
+    """Sentences on what the correlations of a report can say.
+
+    Args:
+        spell: how a label stands where the sentences go.
+    """
+    notes = [
+        f"{', '.join(map(spell, names))} have the same SIDs: they count as one set, with the mean "
+        "of their scores."
+        for names in result["scored_as_one"]
+    ]
+    if result["least_p"] > SIGNIFICANT:
+        notes.append(
+            f"With {_different(result)} sets and {len(result['correlations'])} figures the "
+            f"smallest p after correction that could be reached is {result['least_p']:.3f}: "
+            "whatever goes with the scores, it cannot be told from chance here."
+        )
+    return notes
+
+
+def _different(result: Mapping[str, Any]) -> int:
+    """How many different sets have a score."""
+    scored = sum(entry["score"] is not None for entry in result["sets"])
+    return scored - sum(len(names) - 1 for names in result["scored_as_one"])
 
 
 def _yardstick(result: dict[str, Any]) -> str:

@@ -26,8 +26,10 @@ from recbole_sid import cli
 from recbole_sid.errors import InputError
 from recbole_sid.run_folder import read_json
 from recbole_sid.sid.table import SemanticIDs
+from recbole_sid.sid_report_scores import Related, correlated
+from recbole_sid.sid_report_table import score_notes
 from tests.runs import snapshot, write_data
-from tests.sealing import write_json
+from tests.sealing import write_json, write_yaml
 
 TOKENS = tuple(f"i{n}" for n in range(8))
 ORDERS = {"u0": [0, 1, 2, 3], "u1": [2, 3, 0, 1], "u2": [4, 5, 6, 7], "u3": [6, 7, 4, 5]}
@@ -287,18 +289,25 @@ def test_figures_are_held_against_scores(base, tmp_path):
     assert "| codes.collision_rate | +1.00 | 0.083 |" in text
 
 
-def test_scores_of_runs_and_too_few_of_them(base, tmp_path):
+def scored_runs(tmp_path: Path, config: dict) -> list[str]:
+    """Folders of runs of the four sets; the first one validated nothing."""
+    folders = []
     for number, (label, path) in enumerate(four_sets(tmp_path).items()):
         folder = tmp_path / f"run-{label}"
         folder.mkdir()
-        table = recbole_sid.read_sids(path)
-        table.save(folder / "sids.json")
+        recbole_sid.read_sids(path).save(folder / "sids.json")
         valid = {"ndcg@10": number / 10} if number else None
         write_json(folder / "result.json", {"best_valid_result": valid})
-    folders = [str(tmp_path / f"run-{label}") for label in ("apart", "one", "two", "three")]
+        write_yaml(folder / "config.yaml", config | {"seed": number})
+        folders.append(str(folder))
+    return folders
+
+
+def test_scores_of_runs_and_too_few_of_them(base, tmp_path):
+    folders = scored_runs(tmp_path, {"generator": "tiger"})
     result = report(base, *folders)
     assert [entry["score"] for entry in result["sets"]] == [None, 0.1, 0.2, 0.3]
-    assert result["correlations"] is None
+    assert (result["correlations"], result["scored_as_one"], result["least_p"]) == (None, [], None)
     assert result["left_out"] == [
         "Correlation with a recommender's scores: 3 sets have a score, and at least 4 are needed"
     ]
@@ -309,6 +318,116 @@ def test_scores_of_runs_and_too_few_of_them(base, tmp_path):
     (tmp_path / "run-apart" / "result.json").write_text("[")
     with pytest.raises(InputError, match=r"result\.json' has no checksum"):
         report(base, *folders, overwrite=True)
+
+
+def test_runs_of_several_generators_are_refused(base, tmp_path):
+    config = {"generator": "tiger", "layers": 2, "tokenizer_levels": 3, "topk": [5]}
+    folders = scored_runs(tmp_path, config)
+    write_json(tmp_path / "run-apart" / "result.json", {"best_valid_result": {"ndcg@10": 0.05}})
+    third = tmp_path / "run-two" / "config.yaml"
+    # Settings of the tokenizer and of the tables are not the generator's.
+    write_yaml(third, config | {"tokenizer_levels": 4, "topk": [10]})
+    assert report(base, *folders, output="same")["correlations"]
+    write_yaml(third, config | {"epochs": 7, "layers": 4})
+    with pytest.raises(InputError) as caught:
+        report(base, *folders, output="r")
+    first = "tiger with epochs None, layers 2: 'run-apart', 'run-one', 'run-three'"
+    assert f"{first}; tiger with epochs 7, layers 4: 'run-two'" in str(caught.value)
+    write_yaml(third, {"generator": "intrr"})
+    with pytest.raises(InputError) as caught:
+        report(base, *folders, output="r")
+    assert (
+        "but these runs are of several: tiger: 'run-apart', 'run-one', 'run-three'; intrr: "
+        "'run-two'. Give runs that differ in their SIDs and seeds alone, or the scores by hand, "
+        "--scores FILE (LABEL: score)" in str(caught.value)
+    )
+    third.unlink()
+    with pytest.raises(InputError, match=r"config\.yaml' cannot be read"):
+        report(base, *folders, output="r")
+    assert not Path("r").exists()
+    write_yaml(third, {"generator": "intrr"})
+    # So few that nothing is held against their scores; and scores by hand.
+    assert report(base, *folders[1:], output="few")["correlations"] is None
+    Path("s.yaml").write_text("run-apart: 1\nrun-one: 2\nrun-two: 3\nrun-three: 4\n")
+    assert report(base, *folders, output="hand", scores="s.yaml")["correlations"]
+
+
+def test_equal_sets_count_once_with_the_mean_of_their_scores(base, tmp_path):
+    sets = four_sets(tmp_path) | {"again|": str(tmp_path / "three.json")}
+    Path("s.yaml").write_text("apart: .1\none: .2\ntwo: .4\nthree: .5\nagain|: .1\n")
+    result = report(base, *sets.values(), labels=list(sets), scores="s.yaml")
+    # The scores are .1 .2 .4 and, of both together, .3: ranks 1 2 4 3 against 1 2 3 4, so that
+    # rho = 1 - 6 * (1 + 1) / (4 * 15) = .8; 8 of 24 orders are as far from 0.
+    rate = {row["figure"]: row for row in result["correlations"]}["codes.collision_rate"]
+    assert (rate["rho"], rate["sets"]) == (pytest.approx(0.8), 4)
+    assert rate["p"] == pytest.approx(8 / 24)
+    assert result["scored_as_one"] == [["three", "again|"]]
+    assert [entry["score"] for entry in result["sets"]] == [0.1, 0.2, 0.4, 0.5, 0.1]
+    text = Path(result["folder"], "sid_report.md").read_text()
+    assert "Spearman's rank correlation over these 4 sets" in text
+    assert "three, again\\| have the same SIDs: they count as one set" in text
+    few = {label: sets[label] for label in ("one", "two", "three", "again|")}
+    Path("s.yaml").write_text("one: .2\ntwo: .4\nthree: .5\nagain|: .1\n")
+    result = report(base, *few.values(), labels=list(few), scores="s.yaml", overwrite=True)
+    assert result["left_out"][-1].endswith(
+        "4 sets have a score, 3 of them different, and at least 4 are needed"
+    )
+
+
+def entries(figures: dict[str, list[float | None]]) -> list[dict]:
+    """Sets as a report holds them, a figure a list; the labels are 0, 1 …"""
+    columns = zip(*figures.values(), strict=True)
+    parts = dict.fromkeys(("v_measure", "hit_rate", "neighbourhood"))
+    return [
+        {
+            "label": str(number),
+            "fingerprint": str(number),
+            "codes": {k: v for k, v in zip(figures, column, strict=True) if v is not None},
+            **parts,
+        }
+        for number, column in enumerate(columns)
+    ]
+
+
+def test_figures_that_all_sets_have_come_first():
+    # On the last four sets the deep figure has rho -1, on all five the wide ones have
+    # 1 - 6 * (4 + 1 + 1 + 1 + 1) / (5 * 24) = .6 and 1 - 6 * (1 + 1) / (5 * 24) = .9.
+    figures = {"deep": [None, 4, 3, 2, 1], "wide": [3, 1, 2, 5, 4], "near": [2, 1, 3, 4, 5]}
+    found = correlated(entries(figures), {str(n): n / 10 for n in range(5)}, seed=0)
+    assert isinstance(found, Related)
+    shown = [(row["figure"], row["sets"], round(row["rho"], 6)) for row in found.rows]
+    assert shown == [("codes.near", 5, 0.9), ("codes.wide", 5, 0.6), ("codes.deep", 4, -1.0)]
+
+
+@pytest.mark.parametrize(
+    ("scores", "n_figures", "least"),
+    [
+        ([1, 2, 3, 4], 1, 2 / 24),
+        ([1, 2, 3, 4], 20, 1.0),
+        ([1, 2, 3, 4, 5], 2, 2 * 2 / 120),
+        ([1, 2, 3, 4, 5], 4, 4 * 2 / 120),
+        # Two orders of equal scores are one; no order of these turns the ranks round.
+        ([1, 1, 2, 3, 4], 2, 2 * 2 / 120),
+        # Here one does, which makes 2 * (2 * 2) of 24.
+        ([1, 1, 2, 2], 1, 8 / 24),
+    ],
+)
+def test_the_smallest_p_that_can_be_reached(scores, n_figures, least):
+    n = len(scores)
+    figures = {f"f{k}": [float((k + place) % n) for place in range(n)] for k in range(n_figures)}
+    given = {str(place): score for place, score in enumerate(scores)}
+    found = correlated(entries(figures), given, seed=0)
+    assert isinstance(found, Related)
+    assert found.least_p == pytest.approx(least)
+    result = {
+        "sets": [{"score": score} for score in scores],
+        "correlations": found.rows,
+        **{"scored_as_one": found.as_one, "least_p": found.least_p},
+    }
+    notes = score_notes(result, str)
+    assert bool(notes) == (least > 0.05)
+    said = f"With {n} sets and {n_figures} figures the smallest p after correction that could be"
+    assert all(note.startswith(f"{said} reached is {least:.3f}: ") for note in notes)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from recbole_sid import run_folder
 from recbole_sid.errors import InputError
 from recbole_sid.page.catalogue import Catalogue, read_catalogue, shortened
+from recbole_sid.page.comparison_tables import comparison_tables
 from recbole_sid.page.curves import read_curves
 from recbole_sid.page.examples import Examples, draw_examples
 from recbole_sid.page.figures import (
@@ -23,16 +24,10 @@ from recbole_sid.page.figures import (
     plot_groups,
 )
 from recbole_sid.page.payload import ItemSet
+from recbole_sid.page.search_tables import search_tables
+from recbole_sid.page.sid_tables import correlation_table, report_table, sids_table
 from recbole_sid.page.sources import Document, Run, Sources, spelled
-from recbole_sid.page.tables import (
-    Table,
-    comparison_tables,
-    correlation_table,
-    minutes,
-    report_table,
-    runs_table,
-    sids_table,
-)
+from recbole_sid.page.tables import Table, minutes, runs_table
 from recbole_sid.page.thumbnails import Thumbnails, draw_thumbnails
 from recbole_sid.sid.table import SemanticIDs
 
@@ -94,29 +89,35 @@ def gather(sources: Sources, image_bytes: int) -> Content:
         by_data.setdefault(key, [])
         reported.setdefault(key, []).extend(_reported(document))
     sections, item_sets = [], []
+    shown: dict[str, tuple[str, SemanticIDs]] = {}
     for number, (key, runs) in enumerate(by_data.items(), start=1):
         names = [name for name, _ in by_data]
         name = spelled(key[0]) + (f" ({number})" if names.count(key[0]) > 1 else "")
         logger.info("%s: reading and drawing %d folders", name, len(runs))
-        sids = _sids(runs)
+        groups = _sids(runs)
+        sids = {group.label: group.sids for group in groups}
+        shown |= {label: (name, one) for label, one in sids.items()}
         catalogue = Catalogue({}, {}, {}, "")
         if runs:
             catalogue = read_catalogue(runs)
         if catalogue.missing:
             left_out.append(f"Titles of {name}: {catalogue.missing}")
         sections.append(_section(name, runs, sids, reported.get(key, []), catalogue, left_out))
-        if sids:
-            thumbnails = _thumbnails(name, sids, catalogue, image_bytes, left_out)
+        if groups:
+            browsed = _browsed(groups, left_out)
+            thumbnails = _thumbnails(name, browsed, catalogue, image_bytes, left_out)
             image_bytes -= thumbnails.size
-            item_sets.append(ItemSet(name, catalogue, sids, thumbnails))
+            item_sets.append(ItemSet(name, catalogue, browsed, thumbnails))
     if not item_sets:
         left_out.append("Semantic IDs to browse: no folder holds any")
     tables = [table for document in sources.comparisons for table in comparison_tables(document)]
     if sources.trained:
         tables.append(runs_table(sources.trained))
-    shown = {label: (one.dataset, sids) for one in item_sets for label, sids in one.sids.items()}
+    tables += [table for document in sources.searches for table in search_tables(document)]
+    names = [section.name for section in sections]
+    names += [spelled(str(document.content["dataset"])) for document in sources.searches]
     return Content(
-        "Report on " + ", ".join(section.name for section in sections),
+        "Report on " + ", ".join(dict.fromkeys(names)),
         _given(sources),
         tuple(tables),
         (
@@ -139,6 +140,7 @@ def _given(sources: Sources) -> str:
         (len(sources.comparisons), "comparison"),
         (len(sources.trained), "run"),
         (len(sources.runs) - len(sources.trained), "tokenizer"),
+        (len(sources.searches), "tuning"),
         (len(sources.sid_reports), "SID report"),
     )
     return ", ".join(f"{n} {what}{'s' if n > 1 else ''}" for n, what in counts if n)
@@ -206,20 +208,44 @@ def _lengths(sids: SemanticIDs) -> range:
     return range(1, sids.n_base_levels + 1)
 
 
-def _sids(runs: Sequence[Run]) -> dict[str, SemanticIDs]:
-    """The sets of SIDs of runs, those that are equal once, by the names of their runs."""
-    labels: dict[str, list[str]] = {}
+class _Group(NamedTuple):
+    """Runs of equal SIDs: their names, the SIDs, and whether a model's first run is among them."""
+
+    label: str
+    sids: SemanticIDs
+    first: bool
+
+
+def _sids(runs: Sequence[Run]) -> list[_Group]:
+    """The sets of SIDs of runs, those that are equal once."""
     tables: dict[str, SemanticIDs] = {}
+    of_table: dict[str, list[Run]] = {}
+    first: dict[tuple[object, str], str] = {}
     for run in runs:
         if run.has(run_folder.SIDS):
             table = SemanticIDs.load(run.folder / run_folder.SIDS)
-            labels.setdefault(table.fingerprint(), []).append(run.label)
-            tables.setdefault(table.fingerprint(), table)
-    named = {}
-    for fingerprint, names in labels.items():
-        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-        named[", ".join(names[:_NAMES_SHOWN]) + more] = tables[fingerprint]
-    return named
+            fingerprint = table.fingerprint()
+            tables.setdefault(fingerprint, table)
+            of_table.setdefault(fingerprint, []).append(run)
+            # A model of another comparison is another one, whatever its name.
+            first.setdefault((run.folder.parent, run.model), fingerprint)
+    groups = []
+    for fingerprint, some in of_table.items():
+        more = f" and {len(some) - _NAMES_SHOWN} more" if len(some) > _NAMES_SHOWN else ""
+        label = ", ".join(run.label for run in some[:_NAMES_SHOWN]) + more
+        groups.append(_Group(label, tables[fingerprint], fingerprint in first.values()))
+    return groups
+
+
+def _browsed(groups: Sequence[_Group], left_out: list[str]) -> dict[str, SemanticIDs]:
+    """Those that the page holds in full: with all seeds of all models it would be too large."""
+    others = [group.label for group in groups if not group.first]
+    if others:
+        left_out.append(
+            f"SIDs of {', '.join(others)} to browse: of a model with several seeds, those of the "
+            "first; the figures are of all"
+        )
+    return {group.label: group.sids for group in groups if group.first}
 
 
 class _Reported(NamedTuple):

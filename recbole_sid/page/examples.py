@@ -14,7 +14,7 @@ from recbole_sid.config import Config
 from recbole_sid.errors import InputError
 from recbole_sid.model.recommender import training_rows
 from recbole_sid.page.sources import Run
-from recbole_sid.quick_start import read_data
+from recbole_sid.reading import read_data
 
 N_DRAWN = 8  # users of each kind
 HISTORY = 20  # items of a history that are shown, the last ones

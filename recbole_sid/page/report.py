@@ -39,8 +39,8 @@ def report(
     the same bytes.
 
     Args:
-        folders: of ``run`` (our models and RecBole's), ``compare``, ``tokenize`` and ``sids``.
-            Those of a comparison bring its finished runs.
+        folders: of ``run`` (our models and RecBole's), ``compare``, ``tokenize``, ``tune`` and
+            ``sids``. Those of a comparison bring its finished runs.
         output: the ``.html`` file.
         figures: a folder for the plots as ``.svg`` and ``.png``; made if it is not there.
         overwrite: whether files that exist may be replaced.

@@ -16,7 +16,16 @@ COMPARISON = "comparison.json"
 SID_REPORT = "sid_report.json"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _AGAIN = "make it again"
-_KNOWN = "a folder of run, tokenize, compare or sids"
+_KNOWN = "a folder of run, tokenize, compare, tune or sids"
+_OF_COMPARISON = (
+    *("dataset", "metric", "models", "best", "grid", "significance"),
+    *("counts", "split_hash", "split_times", "targets", "cold_below"),
+)
+_OF_SID_REPORT = ("dataset", "sets", "settings", "correlations", "scored_as_one", "least_p")
+_OF_SEARCH = (
+    *("model", "dataset", "engine", "algo", "seed", "metric", "space", "trials"),
+    *("best_trial", "importance"),
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Document:
-    """``comparison.json`` or ``sid_report.json``, and a name for it."""
+    """``comparison.json``, ``sid_report.json`` or the ``result.json`` of a search, and its name."""
 
     label: str
     content: Mapping[str, Any]
@@ -60,6 +69,7 @@ class Sources:
     runs: tuple[Run, ...]
     comparisons: tuple[Document, ...]
     sid_reports: tuple[Document, ...]
+    searches: tuple[Document, ...]
     left_out: tuple[str, ...]
 
     @property
@@ -76,7 +86,7 @@ def read_folders(folders: Sequence[str | Path]) -> Sources:
     """
     if isinstance(folders, (str, Path)) or not folders:
         raise InputError(f"folders is {folders!r}, but must list one folder at least: {_KNOWN}")
-    comparisons, sid_reports, left_out = [], [], []
+    comparisons, sid_reports, searches, left_out = [], [], [], []
     runs: dict[Path, Run] = {}
     single = []
     for folder in dict.fromkeys(Path(name) for name in folders):
@@ -86,24 +96,27 @@ def read_folders(folders: Sequence[str | Path]) -> Sources:
         known = False
         if (folder / COMPARISON).is_file():
             known = True
-            document = _document(folder, COMPARISON, ("dataset", "metric", "models", "best"))
+            document = _document(folder, COMPARISON, _OF_COMPARISON)
             comparisons.append(document)
             found, missing = _compared(folder, document.content)
             runs |= {run.folder.resolve(): run for run in found}
             left_out += missing
         if (folder / SID_REPORT).is_file():
             known = True
-            sid_reports.append(_document(folder, SID_REPORT, ("dataset", "sets", "settings")))
+            sid_reports.append(_document(folder, SID_REPORT, _OF_SID_REPORT))
         if not known or (folder / run_folder.CONFIG).is_file():
             single.append(folder)
     for folder in single:
-        if folder.resolve() not in runs:
+        if _holds_search(folder):
+            searches.append(_document(folder, run_folder.RESULT, _OF_SEARCH))
+        elif folder.resolve() not in runs:
             name = spelled(folder.resolve().name)
             runs[folder.resolve()] = _run(folder, name, name)
     return Sources(
         tuple(_named_apart(list(runs.values()))),
         tuple(comparisons),
         tuple(sid_reports),
+        tuple(searches),
         tuple(left_out),
     )
 
@@ -134,6 +147,12 @@ def _compared(folder: Path, content: Mapping[str, Any]) -> tuple[list[Run], list
     return found, missing
 
 
+def _holds_search(folder: Path) -> bool:
+    """Whether a folder is that of a search that has ended."""
+    path = folder / run_folder.RESULT
+    return path.is_file() and "trials" in run_folder.read_json(path, _AGAIN)
+
+
 def _run(folder: Path, label: str, model: str) -> Run:
     if not (folder / run_folder.RESULT).is_file():
         begun = (run_folder.CONFIG, run_folder.STATE, run_folder.LOG)
@@ -149,10 +168,9 @@ def _run(folder: Path, label: str, model: str) -> Run:
     identity = {"dataset", "data_hash"}
     trained = {"model", "test_result"} | identity <= set(result)
     if not trained and not {"tokenizer", "quality"} | identity <= set(result):
-        hint = " It holds a search: give the folders of runs." if "trials" in result else ""
         raise InputError(
-            f"'{folder / run_folder.RESULT}' is not the result of a run or of tokenize.{hint} "
-            f"Name {_KNOWN}"
+            f"'{folder / run_folder.RESULT}' is not the result of a run, of tokenize or of tune: "
+            f"name {_KNOWN}"
         )
     for name in (run_folder.CONFIG, run_folder.TIMING):
         if not (folder / name).is_file():

@@ -38,6 +38,17 @@ CODES = {
 ORDERS = {"u0": "0123", "u1": "1234", "u2": "5402", "u3": "3215"}
 
 
+# What a comparison says of its data.
+AROUND = {
+    "grid": None,
+    "counts": {"users": 4, "items": 6, "interactions": 1600, "valid": 3, "test": 4},
+    "split_hash": {"test": "ab12"},
+    "split_times": None,
+    "targets": {"head": {"users": 3, "items": 2}, "cold": {"users": 1, "items": 4}},
+    "cold_below": 5,
+}
+
+
 def data_set(folder: Path) -> dict[str, Any]:
     """The six items and four users on disk; settings that name them."""
     rows = [(u, f"i{n}", time) for u, items in ORDERS.items() for time, n in enumerate(items)]
@@ -175,6 +186,7 @@ def comparison(folder: Path, runs: Mapping[str, Sequence[int]], means: Mapping[s
         "best": best,
         "models": rows,
         "significance": {best: tests},
+        **AROUND,
     }
     write_json(folder / "comparison.json", content)
     return folder
@@ -201,7 +213,35 @@ def sid_report(folder: Path, data_hash: str, labels: Mapping[str, str]) -> Path:
     ]
     folder.mkdir(parents=True)
     content = {"dataset": "made", "data_hash": data_hash, "sets": sets, "settings": {}}
+    content |= {"correlations": None, "scored_as_one": [], "least_p": None}
     write_json(folder / "sid_report.json", content)
+    return folder
+
+
+def search(folder: Path, **values: Any) -> Path:
+    """``result.json`` as ``tune`` writes it: three trials, of which one failed."""
+    trial = {
+        "state": "finished",
+        "evaluations": [[1, 0.1], [3, 0.2]],
+        "reason": "",
+        "same_as": None,
+    }
+    trials = [
+        {**trial, "trial": 3, "params": {"layers": 2, "kind": "a"}, "score": 0.25},
+        {**trial, "trial": 1, "params": {"layers": 10, "kind": "b"}, "score": 0.125, "same_as": 2},
+        {
+            **{**trial, "state": "failed", "evaluations": [], "reason": "no <b>memory"},
+            **{"trial": 2, "params": {"layers": 1, "kind": True}, "score": None},
+        },
+    ]
+    content = {
+        **{"model": "SASRec", "dataset": "made", "engine": "hyperopt", "algo": "bayes"},
+        **{"seed": 7, "metric": "NDCG@3", "best_trial": 3, "trials": trials},
+        "space": {"layers": {"choice": [1, 2, 10]}, "kind": {"choice": ["a", "b", True]}},
+        "importance": {"layers": 0.25, "kind": 0.75},
+    }
+    folder.mkdir(parents=True)
+    write_json(folder / "result.json", content | values)
     return folder
 
 

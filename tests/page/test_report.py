@@ -160,10 +160,10 @@ def test_what_the_script_reads(written) -> None:
 def test_the_comparison_says_what_is_best_and_what_differs(written) -> None:
     rows = rows_of(written[0], "Test, made")
     assert rows == [
-        ["A", "2", "0.3000 ± 0.0100", ""],
-        ["B", "1", "0.2000 ± 0.0100", "-0.1000 * (p 0.0100)"],
-        ["C", "1", "0.1000 ± 0.0100", "-0.2000 (p 0.5000)"],
-        ["later", "0 of 1", "not run", ""],
+        ["A", "2", "0.3000 ± 0.0100", "", "the last 20"],
+        ["B", "1", "0.2000 ± 0.0100", "-0.1000 * (p 0.0100)", "the last 20"],
+        ["C", "1", "0.1000 ± 0.0100", "-0.2000 (p 0.5000)", "the last 20"],
+        ["later", "0 of 1", "not run", "", ""],
     ]
     assert re.findall(r'best" data-value="([^"]+)"', written[0]) == ["0.3"]
     assert [row[2] for row in rows_of(written[0], "Cost, made")] == ["1,234"] * 3 + ["not run"]
@@ -265,6 +265,44 @@ def test_sets_of_other_items_name_their_rows(tmp_path) -> None:
     assert part["codes"] == [2, 1, 3, 0, 1, 0, 0, 0]
 
 
+def test_the_items_are_shown_by_the_sids_of_a_models_first_run(tmp_path) -> None:
+    config = made.data_set(tmp_path / "data")
+    compared = made.comparison(tmp_path / "c", {"A": [1, 2, 3], "B": [1]}, {"A": 0.3, "B": 0.2})
+    other = made.CODES | {"i0": (3, 0, 0, 0)}
+    third = made.CODES | {"i0": (3, 3, 0, 0)}
+    # The second seed's SIDs are those of B's first; the third seed's are of its own.
+    for name, codes in (("A-1", made.CODES), ("A-2", other), ("A-3", third), ("B-1", other)):
+        made.run(compared / "runs" / name, config, codes=codes)
+    # A run by itself is no seed of a model, nor is one of another comparison.
+    again = made.comparison(tmp_path / "d", {"A": [1]}, {"A": 0.3})
+    made.run(again / "runs" / "A-1", config, codes=made.CODES | {"i0": (3, 3, 3, 0)})
+    alone = made.run(tmp_path / "alone", config, codes=made.CODES | {"i0": (0, 3, 0, 0)})
+    result = recbole_sid.report([compared, again, alone], tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    browsed = [one["label"] for one in data_of(text)["sids"]]
+    assert browsed == ["A-1", "A-2, B-1", "runs/A-1", "alone"]
+    labels = [row[0] for row in rows_of(text, "Semantic IDs")]
+    assert labels == ["A-1", "A-2, B-1", "A-3", "runs/A-1", "alone"]
+    said = "SIDs of A-3 to browse: of a model with several seeds, those of the first; the figures"
+    assert f"{said} are of all" in result["left_out"]
+
+
+def test_a_search_is_shown_alone_and_beside_runs(tmp_path) -> None:
+    search = made.search(tmp_path / "search")
+    result = recbole_sid.report([search], tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<h1>Report on made</h1>" in text
+    assert "from 1 tuning." in text
+    assert [row[0] for row in rows_of(text, "Trials of SASRec on made, search")] == ["3", "1", "2"]
+    assert "<li>Trial 2 failed: no &lt;b&gt;memory</li>" in text
+    assert result["left_out"] == ["Semantic IDs to browse: no folder holds any"]
+    run = made.run(tmp_path / "run", made.data_set(tmp_path / "data"))
+    recbole_sid.report([run, search], tmp_path / "r.html", overwrite=True)
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<h1>Report on made</h1>" in text
+    assert "from 1 run, 1 tuning." in text
+
+
 def test_runs_of_real_models(trained, tmp_path) -> None:
     """A folder that ``run`` wrote, by the command line."""
     output = tmp_path / "r.html"
@@ -326,9 +364,12 @@ BAD = {
     "a file": ("run/result.json --output=r.html", "is a file, not a folder"),
     "another folder": ("empty --output=r.html", "'empty' has none of result.json, comparison.json"),
     "an unfinished run": ("begun --output=r.html", "'begun' holds an unfinished run"),
-    "a search": ("search --output=r.html", "It holds a search: give the folders of runs"),
+    "half a search": ("search --output=r.html", "result.json' lacks model, dataset, engine"),
     "broken": ("broken --output=r.html", "result.json' has no checksum"),
-    "an old comparison": ("old --output=r.html", "comparison.json' lacks metric, models, best"),
+    "an old comparison": (
+        "old --output=r.html",
+        "comparison.json' lacks metric, models, best, grid",
+    ),
     "without config": ("bare --output=r.html", "'bare' has no config.yaml"),
     "another suffix": ("run --output=r.pdf", "must be a file that ends in .html"),
     "an output that exists": ("run --output=there.html", "'there.html' exists"),
