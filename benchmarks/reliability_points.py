@@ -42,7 +42,7 @@ PLACES: dict[str, tuple[tuple[str, int], ...]] = {
         (WRITES, 9),
     ),
     "tokenize": (("recbole_sid.tokenizer.quantizer:ResidualQuantizer.follow", 2), (WRITES, 5)),
-    "export": ((WRITES, 5), ("recbole_sid.serving.bundle:_copy", 1)),
+    "export": ((WRITES, 5), ("recbole_sid.serving.export:_copy", 1)),
     "append": ((ENCODE, 1), (WRITES, 6), ("recbole_sid.serving.append:append_codes", 1)),
     "summarize": (("recbole_sid.items.summaries:_generate", 2), (WRITES, 4)),
     "make-ads": (("recbole_sid.ads.world:_append", 3), (WRITES, 6)),

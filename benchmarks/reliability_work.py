@@ -22,7 +22,8 @@ from recbole_sid.inference import evaluate, recommend
 from recbole_sid.items import encoder
 from recbole_sid.page.report import report
 from recbole_sid.serving.append import append
-from recbole_sid.serving.bundle import export, open_bundle
+from recbole_sid.serving.bundle import open_bundle
+from recbole_sid.serving.export import export
 from recbole_sid.tokenizer.rqvae import RQVAE
 from recbole_sid.tokenizing import tokenize
 from recbole_sid.trainer import SIDTrainer

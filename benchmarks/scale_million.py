@@ -37,7 +37,8 @@ from recbole_sid import compat, registry, settings
 from recbole_sid.generator.base import Generator
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.memory import keep_freed_memory
-from recbole_sid.quick_start import checked_config, read_data, trainer_class
+from recbole_sid.quick_start import checked_config, trainer_class
+from recbole_sid.reading import read_data
 from recbole_sid.sid.collisions import apply_collision
 from recbole_sid.sid.space import CodeSpace
 from recbole_sid.sid.table import SemanticIDs

@@ -22,7 +22,8 @@ from recbole_sid import compat
 from recbole_sid.logs import logging_run
 from recbole_sid.memory import keep_freed_memory, peak_memory_mb
 from recbole_sid.model.recommender import SIDRecommender
-from recbole_sid.quick_start import checked_config, read_data, trainer_class
+from recbole_sid.quick_start import checked_config, trainer_class
+from recbole_sid.reading import read_data
 from recbole_sid.sid.quality import quality
 
 RESULTS = Path(__file__).parent / "results" / "screens"

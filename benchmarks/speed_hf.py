@@ -36,8 +36,10 @@ from recbole_sid.generator import sequences as seq
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.memory import keep_freed_memory
 from recbole_sid.parsing import parse_command_line
-from recbole_sid.quick_start import checked_config, read_data, trainer_class
-from recbole_sid.trainer import SIDTrainer, TrainingData
+from recbole_sid.quick_start import checked_config, trainer_class
+from recbole_sid.reading import read_data
+from recbole_sid.trainer import SIDTrainer
+from recbole_sid.training_data import TrainingData
 
 SIZE = {
     "hidden_size": 128,

@@ -38,8 +38,9 @@ def work(values: dict[str, Any], share: float, threads: int) -> None:
     from recbole_sid import compat, distributed
     from recbole_sid.generator import sequences as seq
     from recbole_sid.memory import keep_freed_memory
-    from recbole_sid.quick_start import checked_config, read_data, trainer_class
-    from recbole_sid.trainer import TrainingData
+    from recbole_sid.quick_start import checked_config, trainer_class
+    from recbole_sid.reading import read_data
+    from recbole_sid.training_data import TrainingData
 
     torch.set_num_threads(threads)
     keep_freed_memory()

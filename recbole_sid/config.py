@@ -12,151 +12,38 @@ too.
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import recbole.config
 import torch
 from recbole.utils import ModelType
 
-from recbole_sid import checks, distributed, registry, settings
+from recbole_sid import checks, defaults, distributed, identity, known_keys, registry, settings
 from recbole_sid.compat import get_model
 from recbole_sid.errors import InputError
+from recbole_sid.evaluation_checks import check_metrics
 from recbole_sid.measures.report_settings import ReportSettings
 from recbole_sid.measures.retrieval import RetrievalSettings
 from recbole_sid.measures.settings import MeasureSettings
 from recbole_sid.model.filters import check_filters
 from recbole_sid.parsing import YamlLoader, parse_command_line, parse_value, read_yaml
-from recbole_sid.resources import resource_dir
+from recbole_sid.run_settings import CONTROL, RunSettings
 from recbole_sid.splitting import parse_times, replaced_arguments
-
-# Settings that name a file which a run reads besides those of the data set.
-INPUT_FILES = (
-    "allowed_items",
-    "sid_file",
-    "item_embedding_file",
-    "item_embedding_ids",
-    "item_image_file",
-    "item_image_ids",
-)
-# What RecBole adds to the settings; it follows from them and cannot be given back to it.
-_DERIVED = frozenset(
-    [
-        "MODEL_TYPE",
-        "MODEL_INPUT_TYPE",
-        "eval_type",
-        "device",
-        "single_spec",
-        "valid_neg_sample_args",
-        "test_neg_sample_args",
-        "checkpoint_dir",
-        "config_files",
-        "config_file",
-        "local_rank",
-        "nproc",
-        "world_size",
-        "ip",
-        "port",
-        "offset",
-        "verbose",
-    ]
-)
-# Settings that cannot change a result: two runs that differ only here are the same run.
-_WITHOUT_EFFECT = frozenset(
-    [
-        "output",
-        "resume",
-        "overwrite",
-        "strict",
-        "cache_dir",
-        "data_path",
-        "gpu_id",
-        "worker",
-        "state",
-        "show_progress",
-        "log_wandb",
-        "wandb_project",
-        "save_dataset",
-        "save_dataloaders",
-        "loss_decimal_place",
-    ]
-)
-
 
 # Settings of one command alone: they would change nothing in a run.
 _COMMAND_OF = {
     **dict.fromkeys(settings.keys(MeasureSettings) + settings.keys(RetrievalSettings), "tokenize"),
     **dict.fromkeys(settings.keys(ReportSettings), "sids"),
 }
-# Settings that belong to one start of a run and are not written into its folder.
-_OF_ONE_START = frozenset(["output", "resume", "overwrite"])
-# Settings of overall.yaml that are about generated lists and the training of a generator.
-_OF_GENERATORS = frozenset(
-    [
-        "lr_schedule",
-        "warmup_steps",
-        "precision",
-        "exclude_history",
-        "available_from_field",
-        "available_until_field",
-        "filter_unavailable",
-        "allowed_items",
-    ]
-)
-MAX_HEADROOM = 4096
 _NAME = re.compile(r"(?!\.{1,2}$)[^/\\\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _MOST_NAME = 180  # with the endings of its files it must fit into a file name, 255 bytes
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """What holds for a whole run; meanings and defaults in ``properties/overall.yaml``."""
-
-    output: str | None
-    resume: bool
-    overwrite: bool
-    strict: bool
-    cache_dir: str | None
-    collision: Literal["dedup", "none", "reassign_last", "nearest_free", "random_free"]
-    collision_capacity: int
-    collision_headroom: int
-    split_times: Any
-
-    def __post_init__(self) -> None:
-        for key in ("output", "cache_dir"):
-            name = getattr(self, key)
-            plain = name is None or not _CONTROL.search(name)
-            settings.require(plain, key, name, "a path without control characters")
-        parse_times(self.split_times)
-        capacity, headroom = self.collision_capacity, self.collision_headroom
-        settings.require(capacity >= 1, "collision_capacity", capacity, "at least 1")
-        settings.require(
-            0 <= headroom <= MAX_HEADROOM,
-            "collision_headroom",
-            headroom,
-            f"0 to {MAX_HEADROOM}: every digit is a code that the generator scores",
-        )
-        settings.require(
-            headroom == 0 or self.collision == "dedup",
-            "collision_headroom",
-            headroom,
-            f"0 with collision: {self.collision}, which has no dedup digit",
-        )
-
-    @property
-    def cache_folder(self) -> Path:
-        """``cache_dir``, else the environment's RECBOLE_SID_CACHE, else a folder in the home."""
-        named = self.cache_dir or os.environ.get("RECBOLE_SID_CACHE")
-        return Path(named) if named else Path.home() / ".cache" / "recbole_sid"
 
 
 class Config(recbole.config.Config):
@@ -202,7 +89,7 @@ class Config(recbole.config.Config):
             notebook = "ipykernel_launcher" in sys.argv[0]
             command_line = [] if notebook else sys.argv[1:]
         self._command_line = list(command_line)
-        self._layers: list[tuple[Path, dict[str, Any]]] = []
+        self._layers: list[defaults.Layer] = []
         self._measures = measures
         self._sid_report = sid_report
         super().__init__(model, dataset, config_file_list, config_dict)
@@ -266,12 +153,7 @@ class Config(recbole.config.Config):
 
         Files count by their names without folders; what is in them counts in ``inputs_hash``.
         """
-        plain = {k: v for k, v in self.to_plain().items() if k not in _WITHOUT_EFFECT}
-        for key in INPUT_FILES:
-            if plain.get(key) is not None:
-                plain[key] = Path(plain[key]).name
-        text = json.dumps(_canonical(plain), sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return identity.settings_hash(self.to_plain())
 
     def to_plain(self) -> dict[str, Any]:
         """All settings as plain data: written as yaml and given as a file they make this Config.
@@ -280,16 +162,7 @@ class Config(recbole.config.Config):
         Left out is what belongs to one start: ``output``, ``resume``, ``overwrite``, the number of
         processes and their addresses.
         """
-        left_out = _DERIVED | _OF_ONE_START
-        plain = {k: v for k, v in self.final_config_dict.items() if k not in left_out}
-        plain["data_path"] = os.path.abspath(self._data_root)
-        for key in INPUT_FILES:
-            if plain.get(key) is not None:
-                plain[key] = os.path.abspath(plain[key])
-        negatives = plain["train_neg_sample_args"]
-        if negatives["distribution"] == "none":
-            plain["train_neg_sample_args"] = None
-        return copy.deepcopy(plain)
+        return identity.plain_settings(self.final_config_dict, self._data_root)
 
     # -- RecBole's steps, in the order in which its constructor takes them ------------------------
 
@@ -347,63 +220,22 @@ class Config(recbole.config.Config):
 
     def _load_internal_config_dict(self, model: str, model_class: Any, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
-
-        def stock(folder: str) -> list[dict[str, Any]]:
-            return [values for file, values in self._layers if file.parent.name == folder]
-
-        overall = read_yaml(resource_dir("properties") / "overall.yaml")
-        spec = registry.model(model)
-        if spec is None:
-            run_keys = settings.keys(RunSettings)
-            general = [{key: overall[key] for key in run_keys}]
-            used: list[registry.ComponentSpec] = []
-            components: list[dict[str, Any]] = []
-        else:
-            folder = resource_dir("properties")
-            shared = ["items.yaml", "pairs.yaml", "behaviour.yaml", "schema.yaml"]
-            if self._measures:
-                shared.append("measures.yaml")
-            if self._sid_report:
-                shared.append("sids.yaml")
-            general = [overall, *(read_yaml(folder / name) for name in shared)]
-            if spec.own is not None:
-                general[0] = {k: v for k, v in overall.items() if k not in _OF_GENERATORS}
-            used, components = self._component_layers(spec)
-        tuned = _in_use(_of_dataset(dataset, spec), used)
-        by_kind = stock("quick_start_config")
-        judges = spec is not None and spec.own is not None
-        layers = [
-            *stock("properties"),
-            *(stock("model") if spec is None else []),
-            *stock("dataset"),
-            *(by_kind if judges else []),
-            *general,
-            *components,
-            tuned,
-            {"MODEL_TYPE": model_class.type},
-            *([] if judges else by_kind),
-        ]
-        self.internal_config_dict = {k: v for values in layers for k, v in values.items()}
-
-    def _component_layers(
-        self, spec: registry.ModelSpec
-    ) -> tuple[list[registry.ComponentSpec], list[dict[str, Any]]]:
-        """The tokenizer and the generator that are chosen; their defaults, and the model's."""
-        names = {"tokenizer": spec.tokenizer}
-        if spec.generator is not None:
-            names["generator"] = spec.generator
-        for kind in names:
-            names[kind] = self.external_config_dict.get(kind, names[kind])
-        used = _chosen(spec, names)
-        layers = [dict(component.defaults) for component in used]
-        return used, [*layers, _in_use(spec.defaults, used), names]
+        self.internal_config_dict = defaults.merged(
+            self._layers,
+            registry.model(model),
+            model_class.type,
+            dataset,
+            self.external_config_dict,
+            measures=self._measures,
+            sid_report=self._sid_report,
+        )
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         internal, external = self.internal_config_dict, self.external_config_dict
         known = {*internal, *(key for keys in self.parameters.values() for key in keys)}
         spec = self.model_spec
         if spec is None:
-            checks.check_stock_keys(external, known)
+            known_keys.check_stock_keys(external, known)
             checks.check_stock_code(self.model, external)
         else:
             for key in external:
@@ -412,14 +244,14 @@ class Config(recbole.config.Config):
                         f"setting '{key}' belongs to the command {_COMMAND_OF[key]}, and changes "
                         "nothing here: remove it"
                     )
-                if key in {*_OF_GENERATORS, "generator"} and key not in internal:
+                if key in {*defaults.OF_GENERATORS, "generator"} and key not in internal:
                     raise InputError(
                         f"setting '{key}' is one of models that generate, and changes nothing for "
                         f"'{self.model}', which has no generator: remove it"
                     )
-            checks.check_keys(external, known, _chosen(spec, internal))
-        for key in ("data_path", *INPUT_FILES):
-            if isinstance(external.get(key), str) and _CONTROL.search(external[key]):
+            known_keys.check_keys(external, known, defaults.chosen(spec, internal))
+        for key in ("data_path", *identity.INPUT_FILES):
+            if isinstance(external.get(key), str) and CONTROL.search(external[key]):
                 raise InputError(
                     f"setting '{key}' is {external[key]!r}, but a path has no control characters"
                 )
@@ -447,7 +279,7 @@ class Config(recbole.config.Config):
     def _set_default_parameters(self) -> None:
         final = self.final_config_dict
         spec = self.model_spec
-        checks.check_metrics(final, ours=spec is not None and spec.generator is not None)
+        check_metrics(final, ours=spec is not None and spec.generator is not None)
         self._data_root = final["data_path"]
         with _recbole_complaints():
             super()._set_default_parameters()
@@ -513,31 +345,6 @@ class Config(recbole.config.Config):
             checks.check_items(final, self.tokenizer_spec.cls)
 
 
-def _chosen(spec: registry.ModelSpec, names: Mapping[str, Any]) -> list[registry.ComponentSpec]:
-    """The tokenizer and what stage 2 trains, by the settings ``tokenizer`` and ``generator``."""
-    second = registry.generator(names["generator"]) if spec.own is None else spec.own
-    return [registry.tokenizer(names["tokenizer"]), second]
-
-
-def _of_dataset(dataset: str, spec: registry.ModelSpec | None) -> dict[str, Any]:
-    """Our file on the data set; what stands there under ``generative`` is for generators alone."""
-    path = resource_dir("dataset_configs") / f"{dataset}.yaml"
-    if not path.is_file():
-        return {}
-    values = read_yaml(path)
-    generative = values.pop("generative", {})
-    return values | generative if spec is not None and spec.generator is not None else values
-
-
-def _in_use(values: Mapping[str, Any], used: Sequence[registry.ComponentSpec]) -> dict[str, Any]:
-    """``values`` without the settings of other components than ``used``: they mean nothing then.
-
-    A model or a data set may tune its usual tokenizer, and the user may choose another one.
-    """
-    own = {key for component in used for key in component.keys}
-    return {k: v for k, v in values.items() if k in own or not checks.owners_of(k)}
-
-
 @contextmanager
 def _recbole_complaints() -> Iterator[None]:
     """What RecBole says against the settings is about the user's input."""
@@ -545,14 +352,3 @@ def _recbole_complaints() -> Iterator[None]:
         yield
     except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"RecBole refuses the settings: {error}") from error
-
-
-def _canonical(value: Any) -> Any:
-    """One spelling for equal values: tuples are lists, and 1.0 is 1."""
-    if isinstance(value, Mapping):
-        return {str(key): _canonical(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_canonical(inner) for inner in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value

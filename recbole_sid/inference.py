@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from recbole_sid import checks, distributed, registry
+from recbole_sid import distributed, registry
 from recbole_sid.errors import InputError, did_you_mean, preview
+from recbole_sid.evaluation_checks import measured
+from recbole_sid.known_keys import our_keys, recbole_keys
 from recbole_sid.memory import keep_freed_memory
 from recbole_sid.model.exclusion import Spans
 from recbole_sid.model.filters import read_allowed
 from recbole_sid.parsing import read_yaml
-from recbole_sid.quick_start import open_run, require_finished, trainer_class
+from recbole_sid.quick_start import trainer_class
 from recbole_sid.resources import resource_dir
 from recbole_sid.run_folder import CONFIG, WEIGHTS
 from recbole_sid.serving.bundle import open_bundle
@@ -25,6 +27,7 @@ from recbole_sid.serving.lists import check_list, rank, rows_by_token
 from recbole_sid.serving.rules import item_rules, mask_of, parse_now
 from recbole_sid.settings import require
 from recbole_sid.sid.table import SemanticIDs
+from recbole_sid.stored_run import open_run, require_finished
 
 logger = logging.getLogger("recbole_sid")
 
@@ -234,7 +237,7 @@ def _evaluate(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     decimals = merged["metric_decimal_place"]
     good = type(decimals) is int and decimals >= 0
     require(good, "metric_decimal_place", decimals, "a whole number, 0 or more")
-    columns = checks.measured(merged, ours=True)
+    columns = measured(merged, ours=True)
     # It only chose the best epoch, and must be one of what is measured now.
     valid_metric = merged["valid_metric"]
     changes = {
@@ -276,7 +279,7 @@ def _refuse_others(
         if key in allowed:
             continue
         takes = f"evaluate takes {', '.join(sorted(allowed))}"
-        if key in stored or key in checks.our_keys() | checks.recbole_keys():
+        if key in stored or key in our_keys() | recbole_keys():
             raise InputError(
                 f"setting '{key}' is no evaluation setting, so a finished run cannot change it: "
                 f"{takes}"

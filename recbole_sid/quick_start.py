@@ -1,57 +1,44 @@
-"""Run and load: the functions that the command line and notebooks call."""
+"""One run: a model is trained and tested, and all that it makes is in one folder."""
 
 from __future__ import annotations
 
 import logging
-import time
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import recbole.utils
-import torch
 from recbole.data.dataloader.general_dataloader import FullSortEvalDataLoader
 from recbole.data.dataset import Dataset
-from recbole.utils import EvaluatorType, init_seed
+from recbole.utils import init_seed
 
 from recbole_sid import compat, distributed, run_folder
+from recbole_sid.clock import Clock
 from recbole_sid.comparison.outcomes import save_outcomes
 from recbole_sid.config import Config
 from recbole_sid.distributed import World
 from recbole_sid.errors import InputError
 from recbole_sid.evaluation import RecordingCollector
-from recbole_sid.items.vectors import load_item_vectors, save_item_vectors
 from recbole_sid.logs import RunLog, logging_run
-from recbole_sid.memory import keep_freed_memory, peak_memory_mb
+from recbole_sid.memory import keep_freed_memory
 from recbole_sid.model.recommender import SIDRecommender
 from recbole_sid.out_of_memory import ITEMS, RANKING, TRAINING, memory_for
 from recbole_sid.ranking.base import ClickModel
+from recbole_sid.reading import read_data
 from recbole_sid.settings import build
 from recbole_sid.sid.quality import quality
-from recbole_sid.sid.table import SemanticIDs
+from recbole_sid.stored_run import item_tokens, needs_vectors, save_stage_1, stored_recommender
 from recbole_sid.tokenizer.pipeline import item_vectors
-from recbole_sid.tokenizer.stored_weights import save_tokenizer_weights
-from recbole_sid.trainer import (
-    SIDTrainer,
-    TrainingData,
-    TrainingSettings,
-    check_sequences,
-    read_state,
-)
+from recbole_sid.trainer import SIDTrainer
+from recbole_sid.training_data import TrainingData
+from recbole_sid.training_settings import TrainingSettings
+from recbole_sid.training_state import check_sequences, read_state
 from recbole_sid.version import __version__
-from recbole_sid.weights import load_weights
 
 logger = logging.getLogger("recbole_sid")
-
-
-class LoadedRun(NamedTuple):
-    """A trained run, as :func:`load` gives it back."""
-
-    config: Config
-    dataset: Dataset
-    model: Any
 
 
 def run(
@@ -132,10 +119,10 @@ def _run(config: Config, log: RunLog, saved: bool, world: World) -> dict[str, An
         log.write_to(folder / run_folder.LOG)
         logger.info("%s on %s, run folder %s", config["model"], config["dataset"], folder)
         logger.info(data)
-        _save_stage_1(folder, recommender)
+        save_stage_1(folder, recommender)
     world.meet()
     if not world.leads:
-        recommender = _stored_recommender(config, train_data.dataset)
+        recommender = stored_recommender(config, train_data.dataset)
     n_parameters = sum(p.numel() for p in recommender.parameters() if p.requires_grad)
     logger.info("Stage 2: %s, %s parameters", config["model"], f"{n_parameters:,}")
     trainer = trainer_class(config)(config, recommender)
@@ -145,12 +132,15 @@ def _run(config: Config, log: RunLog, saved: bool, world: World) -> dict[str, An
         trainer.eval_collector = RecordingCollector(config)
     if resuming:
         trainer.resume_checkpoint(state_file)
-    show = bool(config["show_progress"])
+    # Bars are for somebody who looks on: a log has a line an epoch.
+    show = bool(config["show_progress"]) and sys.stderr.isatty()
     stage_2 = memory_for("stage 2, training", (*TRAINING, *RANKING), values)
     with clock("train"), stage_2, _nan_told(config, trainer):
         best_score, best_result = trainer.fit(
             train_data, valid_data, saved=saved, show_progress=show
         )
+    if isinstance(trainer, SIDTrainer):
+        clock.add("train", trainer.clock.before)
     recording = _has_one_target_a_row(test_data)
     with clock("test"), memory_for("the test", RANKING, values):
         if recording:
@@ -182,6 +172,9 @@ def _run(config: Config, log: RunLog, saved: bool, world: World) -> dict[str, An
     }
     result = identity | result
     timing = clock.report()
+    if isinstance(recommender, (SIDRecommender, ClickModel)):
+        # SIDs from the cache cost nothing now, but they did.
+        timing["fit_seconds"] = recommender.fit_seconds
     if recording:
         outcomes = trainer.eval_collector.outcomes(data)
         save_outcomes(folder / run_folder.OUTCOMES, outcomes)
@@ -201,44 +194,8 @@ def _encode_together(config: Config, data: Dataset, world: World) -> None:
     """
     if world.alone or config["item_embedding_file"] is not None:
         return
-    if config.tokenizer_spec.cls.needs_vectors or _needs_vectors(config):
-        item_vectors(config, _item_tokens(config, data), world)
-
-
-def _item_tokens(config: Config, data: Dataset) -> tuple[str, ...]:
-    return tuple(data.field2id_token[config["ITEM_ID_FIELD"]][1:].tolist())
-
-
-def _save_stage_1(folder: Path, recommender: Any) -> None:
-    """What stage 1 has made, in the files that :func:`_stored_recommender` reads."""
-    if isinstance(recommender, SIDRecommender) and (vectors := recommender.vectors) is not None:
-        save_item_vectors(folder / run_folder.VECTORS, vectors, recommender.sids.tokens)
-    if isinstance(recommender, (SIDRecommender, ClickModel)):
-        recommender.sids.save(folder / run_folder.SIDS)
-        if (made := recommender.embeddings) is not None:
-            save_item_vectors(folder / run_folder.EMBEDDINGS, made, recommender.sids.tokens)
-        if (weights := recommender.tokenizer_weights) is not None:
-            save_tokenizer_weights(folder / run_folder.TOKENIZER, weights)
-
-
-def _stored_recommender(config: Config, training: Dataset) -> Any:
-    """The model with the SIDs of its folder, and the vectors where it needs some; not trained."""
-    assert config.model_spec is not None
-    folder = config.run_folder
-    given: dict[str, Any] = {"sids": SemanticIDs.load(folder / run_folder.SIDS)}
-    if _needs_vectors(config):
-        tokens = _item_tokens(config, training)
-        given["vectors"] = load_item_vectors(folder / run_folder.VECTORS, None, tokens)
-    model = config.model_spec.recommender(config, training, **given)
-    return model.to(config["device"])
-
-
-def _needs_vectors(config: Config) -> bool:
-    """Whether the generator of one of our models reads the items' vectors."""
-    assert config.model_spec is not None
-    if config.model_spec.generator is None:
-        return False
-    return bool(config.generator_spec.cls.needs_vectors(config.generator_settings))
+    if config.tokenizer_spec.cls.needs_vectors or needs_vectors(config):
+        item_vectors(config, item_tokens(config, data), world)
 
 
 @contextmanager
@@ -294,134 +251,12 @@ def _refuse_what_run_lacks(config: Config, world: World) -> None:
         )
 
 
-def read_data(config: Config) -> tuple[Dataset, tuple[Any, Any, Any]]:
-    """RecBole's dataset, and its loaders of the training, validation and test split.
-
-    Raises:
-        InputError: RecBole cannot read or split the files, nothing is left to train on, or the
-            lists that are scored are longer than the catalogue.
-    """
-    try:
-        data = compat.create_dataset(config)
-        loaders = compat.data_preparation(config, data)
-    except InputError:
-        raise
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise InputError(
-            f"RecBole cannot read or split the data in '{config['data_path']}': "
-            f"{type(error).__name__}: {str(error).rstrip('.')}. Look at the columns and their "
-            "types, and at the settings that filter and split (val_interval, "
-            "user_inter_num_interval, item_inter_num_interval, eval_args)"
-        ) from error
-    if len(loaders[0].dataset) == 0:
-        raise InputError(
-            f"the training split of '{config['dataset']}' is empty: no user has enough "
-            "interactions after filtering. Relax user_inter_num_interval, item_inter_num_interval "
-            "or val_interval"
-        )
-    n_items = data.item_num - 1
-    if config["eval_type"] is EvaluatorType.RANKING and max(config["topk"]) > n_items:
-        raise InputError(
-            f"setting 'topk' is {config['topk']}, but must be at most {n_items}, the number of "
-            f"items in '{config['dataset']}'"
-        )
-    for name, loader in zip(("validation", "test"), loaders[1:], strict=True):
-        if len(loader.dataset) == 0:
-            logger.warning("The %s split is empty: it is not measured", name)
-    return data, loaders
-
-
-def load(folder: str | Path) -> LoadedRun:
-    """A finished run of ours again: config, dataset, and model with its best weights.
-
-    The SIDs are those in the folder, so the files that stage 1 read need not exist any more. The
-    dataset must lie where it lay, unchanged.
-
-    Args:
-        folder: the folder that :func:`run` wrote.
-
-    Raises:
-        InputError: not a run folder, a built-in RecBole model's, or its dataset has changed.
-    """
-    config, model, dataset, *_ = load_data_and_model(Path(folder) / run_folder.WEIGHTS)
-    return LoadedRun(config, dataset, model)
-
-
-def load_data_and_model(model_file: str | Path) -> tuple[Any, ...]:
-    """RecBole's function of this name, for our checkpoints.
-
-    Args:
-        model_file: ``model.safetensors`` in a run folder.
-
-    Returns:
-        (config, model, dataset, train_data, valid_data, test_data).
-
-    Raises:
-        InputError: as :func:`load`.
-    """
-    return open_run(model_file, {})
-
-
-def open_run(model_file: str | Path, changes: Mapping[str, Any]) -> tuple[Any, ...]:
-    """``load_data_and_model`` with other settings than the run had; none may need training."""
-    folder = require_finished(Path(model_file).parent, Path(model_file).name)
-    config = Config(
-        config_file_list=[str(folder / run_folder.CONFIG)],
-        config_dict={"output": str(folder), **changes},
-        stage_1=False,
-    )
-    if config.model_spec is None:
-        raise InputError(f"'{folder}' holds a run of '{config['model']}', which is RecBole's model")
-    run_folder.check_data(config)
-    compat.numpy_aliases()
-    init_seed(config["seed"], config["reproducibility"])
-    dataset, loaders = read_data(config)
-    if _needs_vectors(config):
-        require_finished(folder, run_folder.VECTORS)
-    model = _stored_recommender(config, loaders[0].dataset)
-    load_weights(model, model_file)
-    model.eval()
-    return config, model, dataset, *loaders
-
-
-def require_finished(folder: Path, weights: str = run_folder.WEIGHTS) -> Path:
-    """``folder``; InputError when it is not that of a finished run of ours, or is damaged."""
-    for name in (run_folder.CONFIG, run_folder.SIDS, run_folder.RESULT, weights):
-        if not (folder / name).is_file():
-            raise InputError(
-                f"'{folder}' has no {name}: it is not the folder of a finished run of a "
-                "recbole_sid model"
-            )
-    run_folder.check_finished(folder)
-    return folder
-
-
 def trainer_class(config: Config) -> Any:
     """Ours for our models; RecBole's, adapted to today's torch, for its own."""
     if config.model_spec is not None:
         return config.model_spec.trainer
     stock_class = recbole.utils.get_trainer(config["MODEL_TYPE"], config["model"])
     return compat.adapt_trainer(stock_class)
-
-
-class Clock:
-    """Seconds of every stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = round(time.perf_counter() - start, 3)
-
-    def report(self) -> dict[str, Any]:
-        return {
-            "seconds": self.seconds | {"total": round(sum(self.seconds.values()), 3)},
-            "peak_memory_mb": peak_memory_mb(),
-            "threads": torch.get_num_threads(),
-        }
 
 
 def _plain(result: Mapping[str, Any] | None) -> dict[str, float] | None:

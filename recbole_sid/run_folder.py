@@ -14,9 +14,10 @@ from typing import Any
 import yaml
 
 from recbole_sid import distributed, seals
-from recbole_sid.config import INPUT_FILES, Config
+from recbole_sid.config import Config
 from recbole_sid.errors import InputError, preview
 from recbole_sid.files import REMEDY, remove_leftovers
+from recbole_sid.identity import INPUT_FILES
 from recbole_sid.locks import locked
 from recbole_sid.tokenizer.pipeline import source_hash
 from recbole_sid.version import __version__

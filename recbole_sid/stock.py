@@ -12,9 +12,10 @@ from typing import Any
 import recbole.quick_start.quick_start as stock
 import recbole.trainer
 
-from recbole_sid import checks, compat, registry
+from recbole_sid import compat, registry
 from recbole_sid.config import Config
 from recbole_sid.errors import InputError
+from recbole_sid.known_keys import our_keys, recbole_keys
 from recbole_sid.quick_start import checked_config
 
 _PACKAGE = "recbole.model.sequential_recommender"
@@ -74,7 +75,7 @@ def _settings_in_argv() -> list[str]:
     """What RecBole would take from ``sys.argv``; the rest is left out, with one warning."""
     if "ipykernel_launcher" in sys.argv[0]:
         return []
-    known = checks.recbole_keys() | checks.our_keys()
+    known = recbole_keys() | our_keys()
     taken: list[str] = []
     rest: list[str] = []
     for argument in sys.argv[1:]:

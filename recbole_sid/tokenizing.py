@@ -16,6 +16,7 @@ import numpy as np
 from recbole.utils import init_seed
 
 from recbole_sid import distributed, run_folder
+from recbole_sid.clock import Clock
 from recbole_sid.config import Config
 from recbole_sid.distributed import World
 from recbole_sid.errors import InputError
@@ -39,7 +40,8 @@ from recbole_sid.model.recommender import (
     training_interactions,
     training_rows,
 )
-from recbole_sid.quick_start import Clock, checked_config, read_data
+from recbole_sid.quick_start import checked_config
+from recbole_sid.reading import read_data
 from recbole_sid.registry import components
 from recbole_sid.seeds import stage_seed
 from recbole_sid.settings import build
@@ -196,7 +198,7 @@ def _tokenize(config: Config, log: RunLog, world: World) -> dict[str, Any]:
         "v_measure": agreement,
         "retrieval": found,
     }
-    timing = clock.report()
+    timing = clock.report() | {"fit_seconds": made.seconds}
     run_folder.write_json(folder / run_folder.TIMING, timing)
     run_folder.write_json(folder / run_folder.RESULT, result)
     logger.info("seconds: %s, results in %s", timing["seconds"], folder)
@@ -209,14 +211,15 @@ def _tokenize(config: Config, log: RunLog, world: World) -> dict[str, Any]:
 class _Made(NamedTuple):
     """The codes of all items, before the collision rule, and what came with them.
 
-    ``weights``: those of the fit. ``measured``: the rows that agreement is measured on, int64,
-    rising.
+    ``weights`` and ``seconds``: those of the fit. ``measured``: the rows that agreement is measured
+    on, int64, rising.
     """
 
     base: SemanticIDs
     space: CodeSpace | None
     embeddings: np.ndarray | None
     weights: Mapping[str, np.ndarray] | None
+    seconds: float
     measured: np.ndarray
 
 
@@ -251,7 +254,7 @@ def _codes(
     made = assigned_by_all(tokenizer, items, fitted.weights, world)
     provenance = fitted.base.provenance | {"held_out": {"items": len(held_out), "share": share}}
     base = SemanticIDs(items.tokens, made.codes, made.sizes, "none", provenance)
-    return _Made(base, made.space, made.embeddings, fitted.weights, held_out)
+    return _Made(base, made.space, made.embeddings, fitted.weights, fitted.seconds, held_out)
 
 
 def _with_users(

@@ -14,16 +14,12 @@ shares too, and measured together.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from recbole.trainer import Trainer
 from recbole.utils import set_color
@@ -33,69 +29,29 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from recbole_sid import distributed, run_folder
-from recbole_sid.checkpoint import load_state, save_state
+from recbole_sid.checkpoint import save_state
+from recbole_sid.clock import EpochClock
 from recbole_sid.compat import tensorboard_in
-from recbole_sid.errors import InputError, preview
+from recbole_sid.errors import InputError
 from recbole_sid.evaluation import HistoryExclusion, TopKCollector, WeightedEvaluator
-from recbole_sid.generator import sequences as seq
 from recbole_sid.model.filters import UnavailableItems
-from recbole_sid.model.recommender import SIDRecommender, training_rows
+from recbole_sid.model.recommender import SIDRecommender
 from recbole_sid.out_of_memory import RANKING, TRAINING, memory_for
 from recbole_sid.precision import resolve_precision
 from recbole_sid.seeds import random_state, set_random_state, stage_seed
-from recbole_sid.settings import build, require
+from recbole_sid.settings import build
 from recbole_sid.tokenizer.finite import weights_are_finite
+from recbole_sid.training_data import TrainingData
+from recbole_sid.training_settings import TrainingSettings, lr_factor
+from recbole_sid.training_state import (
+    STATE_FORMAT,
+    agree_on_sampling,
+    check_sequences,
+    read_state,
+    sampling_state,
+    set_sampling_state,
+)
 from recbole_sid.weights import load_weights, save_weights
-
-STATE_FORMAT = "recbole-sid-training-state"
-_START_ANEW = "start anew with --overwrite and without --resume"
-LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop")
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Settings of stage 2; the defaults of the first three stand in ``properties/overall.yaml``.
-
-    The others are RecBole's: what this trainer would not do is refused.
-    """
-
-    precision: Literal["auto", "float32", "bf16"]
-    lr_schedule: Literal["constant", "cosine", "inverse_sqrt"]
-    warmup_steps: int
-    learner: str
-    clip_grad_norm: dict | None
-    enable_amp: bool
-    enable_scaler: bool
-    shuffle: bool
-    transform: str | None
-    train_neg_sample_args: dict
-
-    def __post_init__(self) -> None:
-        require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
-        # RecBole takes Adam for a name that it does not know.
-        require(
-            self.learner.lower() in LEARNERS, "learner", self.learner, "one of " + preview(LEARNERS)
-        )
-        clip = self.clip_grad_norm
-        require(
-            clip is None or ("max_norm" in clip and clip.keys() <= {"max_norm", "norm_type"}),
-            "clip_grad_norm",
-            clip,
-            "empty (~) or {max_norm: NUMBER}",
-        )
-        require(not self.enable_amp, "enable_amp", True, "False", "Use precision: bf16.")
-        require(not self.enable_scaler, "enable_scaler", True, "False", "bf16 needs no scaler.")
-        remedy = "Semantic-ID models shuffle and batch the training sequences themselves."
-        require(self.shuffle, "shuffle", False, "True", remedy)
-        require(self.transform is None, "transform", self.transform, "empty (~)", remedy)
-        negatives = self.train_neg_sample_args
-        require(
-            negatives.get("distribution") == "none",
-            "train_neg_sample_args",
-            negatives,
-            "empty (~)",
-            "The loss is over all codes of a level.",
-        )
 
 
 class SIDTrainer(Trainer):
@@ -133,6 +89,7 @@ class SIDTrainer(Trainer):
         self.data: TrainingData | None = None
         self.scheduler: LambdaLR | None = None
         self._to_restore: dict[str, Any] | None = None
+        self.clock = EpochClock()
         # Of each batch that is evaluated, whether this process makes its lists.
         self._turns: Iterator[bool] = itertools.repeat(True)
 
@@ -167,6 +124,7 @@ class SIDTrainer(Trainer):
             self._restore(self._to_restore)
         self.world.agree(list(self.model.parameters()))
         self.save_state = saved and self.resumable
+        self.clock.start()
         return super().fit(train_data, valid_data, verbose, saved, show_progress, callback_fn)
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False) -> float:
@@ -208,6 +166,12 @@ class SIDTrainer(Trainer):
         # Different processors round differently.
         self.world.agree(list(self.model.parameters()))
         return (total / self.data.steps_per_epoch).item()
+
+    def _generate_train_loss_output(self, epoch_idx, s_time, e_time, losses) -> str:
+        """RecBole's line of an epoch, and how many there are and how long they will take."""
+        line = super()._generate_train_loss_output(epoch_idx, s_time, e_time, losses)
+        done, ahead = epoch_idx + 1 - self.start_epoch, self.epochs - epoch_idx - 1
+        return f"{line}, {epoch_idx + 1} of {self.epochs}, {self.clock.left(done, ahead)}"
 
     def _gradients(self, batch: list[Tensor], epoch: int, step: int) -> Tensor:
         """Leave the gradients of a batch's mean loss at the weights; gives the loss.
@@ -292,7 +256,7 @@ class SIDTrainer(Trainer):
         if load_best_model:
             self.world.meet()  # the first process may be writing them
             load_weights(self.model, model_file or self.saved_model_file)
-        _agree_on_sampling(self.world)
+        agree_on_sampling(self.world)
         own = self.world.block(len(eval_data))
         self._turns = iter([batch in own for batch in range(len(eval_data))])
         self.exclusion.start(eval_data.dataset, self.splits)
@@ -328,6 +292,7 @@ class SIDTrainer(Trainer):
             "sids": self.model.sids.fingerprint(),
             "settings": self.config.settings_hash(),
             "next_epoch": next_epoch,
+            "seconds": self.clock.seconds,
             "cur_step": int(self.cur_step),
             "best_valid_score": float(self.best_valid_score),
             "best_valid_result": _plain(self.best_valid_result),
@@ -335,7 +300,7 @@ class SIDTrainer(Trainer):
             "optimizer": self.optimizer.state_dict(),
             "scheduler": {"last_epoch": self.scheduler.last_epoch},
             "random": random,
-            "sampling": _sampling_state(),
+            "sampling": sampling_state(),
         }
         if not self.world.alone:
             state["random_of_all"] = of_all
@@ -354,6 +319,7 @@ class SIDTrainer(Trainer):
         assert self.scheduler is not None, "fit() prepares the schedule"
         check_sequences(state, self.data, self.state_file)
         self.start_epoch = state["next_epoch"]
+        self.clock.before = state["seconds"]
         self.cur_step = state["cur_step"]
         self.best_valid_score = state["best_valid_score"]
         self.best_valid_result = state["best_valid_result"]
@@ -367,119 +333,8 @@ class SIDTrainer(Trainer):
             # Copies: torch crashes on a state that does not start its storage.
             own = [part[self.world.rank].clone() for part in of_all]
             set_random_state(own, self.device)
-        _set_sampling_state(state["sampling"])
+        set_sampling_state(state["sampling"])
         self.logger.info(f"Resuming from epoch {self.start_epoch}")
-
-
-def read_state(path: str | Path, config, model: SIDRecommender) -> dict[str, Any]:
-    """A ``training.pt``: tensors and plain data, read without running code from it.
-
-    Raises:
-        InputError: the file is damaged, of other settings, of other SIDs (another dataset), or not
-            ours.
-    """
-    state = load_state(Path(path), model.device, _START_ANEW)
-    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
-        raise InputError(f"{path} is not a training state of recbole_sid")
-    for key, now, what in (
-        ("sids", model.sids.fingerprint(), "on other items or other SIDs"),
-        ("settings", config.settings_hash(), "with other settings"),
-    ):
-        if state[key] != now:
-            raise InputError(
-                f"training state {path} was made {what}: give the settings and data it was made "
-                f"with, name another --output, or {_START_ANEW}"
-            )
-    return state
-
-
-def check_sequences(state: Mapping[str, Any], data: TrainingData, path: Path) -> None:
-    """Refuse a state of :func:`read_state` that was made on other interactions than ``data``."""
-    if state["data"] != data.fingerprint:
-        raise InputError(f"training state {path} was made on other interactions: {_START_ANEW}")
-
-
-class TrainingData:
-    """The training split as sequences, and its batches epoch by epoch."""
-
-    def __init__(self, dataset, config, model: SIDRecommender):
-        window = config["MAX_ITEM_LIST_LENGTH"]
-        self.batch_size: int = config["train_batch_size"]
-        self.seed = stage_seed(config["seed"], "generator batches")
-        self.window = window
-        self.packs = model.generator.packs
-        rows = training_rows(dataset, config)
-        if not len(rows[0]):
-            raise InputError(f"the training split of '{config['dataset']}' is empty")
-        self.sequences = seq.chain(*rows)
-        if self.packs:
-            self.windows = seq.windows(self.sequences, window, config["window_stride"])
-            self.together: int | None = config["window_targets"]
-            self.steps_per_epoch = seq.n_packed_batches(
-                self.windows, self.batch_size, self.together
-            )
-        else:
-            self.steps_per_epoch = seq.n_prefix_batches(self.sequences, self.batch_size)
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 hex of the sequences."""
-        digest = hashlib.sha256()
-        for array in vars(self.sequences).values():
-            digest.update(array.tobytes())
-        return digest.hexdigest()
-
-    def epoch(self, epoch: int) -> Iterator[list[Tensor]]:
-        """Batches of one epoch; their order depends on the seed and the epoch alone."""
-        rng = np.random.default_rng([self.seed, epoch])
-        if self.packs:
-            batches: Iterator[tuple[np.ndarray, ...]] = seq.packed_batches(
-                self.sequences, self.windows, self.batch_size, self.together, rng
-            )
-        else:
-            batches = seq.prefix_batches(self.sequences, self.window, self.batch_size, rng)
-        for batch in batches:
-            yield [torch.from_numpy(array) for array in batch]
-
-
-def lr_factor(step: int, schedule: str, warmup_steps: int, total_steps: int) -> float:
-    """What the peak learning rate is multiplied with at ``step`` (0 is the first).
-
-    A linear warm-up to 1, then ``constant``; ``inverse_sqrt``: sqrt(warmup / step), TIGER's; or
-    ``cosine``: half a period down to 0 at ``total_steps``.
-    """
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    if schedule == "constant":
-        return 1.0
-    if schedule == "inverse_sqrt":
-        return math.sqrt(max(warmup_steps, 1) / max(step, 1))
-    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def _sampling_state() -> dict[str, Any]:
-    """State of numpy's global random numbers: RecBole draws candidates (``uni100``) from them."""
-    state = np.random.get_state(legacy=False)  # noqa: NPY002 (RecBole uses this generator)
-    assert isinstance(state, dict)
-    words = {"key": torch.from_numpy(state["state"]["key"].astype(np.int64))}
-    return {**state, "state": {**state["state"], **words}}
-
-
-def _set_sampling_state(state: Mapping[str, Any]) -> None:
-    words = {"key": state["state"]["key"].cpu().numpy().astype(np.uint32)}
-    np.random.set_state({**state, "state": {**state["state"], **words}})  # noqa: NPY002 (as above)
-
-
-def _agree_on_sampling(world: distributed.World) -> None:
-    """Draw from here on what the first process draws."""
-    if world.alone:
-        return
-    state = _sampling_state()
-    words = state["state"]["key"].tolist()
-    told = world.told({**state, "state": {**state["state"], "key": words}})
-    words = torch.tensor(told["state"]["key"])
-    _set_sampling_state({**told, "state": {**told["state"], "key": words}})
 
 
 def _plain(result: Mapping[str, Any] | None) -> dict[str, float] | None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import recbole_sid
+
 LOADED = {"inter": ["user_id", "item_id", "timestamp"]}
 CUT = {
     "user_inter_num_interval": "[20,30]",
@@ -51,6 +53,20 @@ def write_data(
     lines = [f"{item}\t{title}" for item, title in titles.items()]
     (data / f"{name}.item").write_text("\n".join(["item_id:token\ttitle:token", *lines]) + "\n")
     return {"data_path": str(folder), "load_col": LOADED}
+
+
+def run(tmp_path: Path, cache: str, model: str = "TIGER", dataset: str = "ml-100k", **changes):
+    """The result of a small run in the folder ``run``."""
+    base = SMALL if model == "TIGER" else CUT
+    settings = {**base, "cache_dir": cache, "output": str(tmp_path / "run"), **changes}
+    return recbole_sid.run(model, dataset, config_dict=settings)
+
+
+def made(folder: Path, n_users: int, n_items: int, **changes) -> dict:
+    """Settings that read ``made``, a data set of users with five interactions each."""
+    rows = [(f"u{u}", f"i{(u * 3 + i) % n_items}", i) for u in range(n_users) for i in range(5)]
+    cut = {"user_inter_num_interval": None, "item_inter_num_interval": None}
+    return cut | {"topk": [1], "valid_metric": "NDCG@1"} | changes | write_data(folder, rows)
 
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:

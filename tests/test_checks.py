@@ -1,4 +1,3 @@
-import logging
 import re
 from pathlib import Path
 
@@ -7,9 +6,9 @@ import pytest
 from recbole_sid.config import Config
 from recbole_sid.errors import InputError
 from recbole_sid.registry import recbole_models
+from tests.configs import configure
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
-LOADED = {"inter": ["user_id", "item_id", "timestamp"]}
 
 
 @pytest.fixture
@@ -20,13 +19,6 @@ def data(tmp_path: Path) -> Path:
     (folder / "made.inter").write_text(HEADER + "u\ti\t1\n")
     (folder / "made.item").write_text("item_id:token\ttitle:token\ni\tShoe\n")
     return folder
-
-
-def configure(folder: Path, model: str = "TIGER", **given) -> Config:
-    settings = {"data_path": str(folder.parent), "load_col": LOADED, **given}
-    if model == "TIGER":
-        settings = {"tokenizer": "rqvae"} | settings
-    return Config(model, folder.name, config_dict=settings)
 
 
 def test_a_sound_dataset_is_accepted(data):
@@ -169,72 +161,7 @@ def test_benchmark_files_need_histories_but_no_times(data):
         configure(data, **given)
 
 
-def test_sampled_evaluation_may_use_scores(data):
-    given = {"metrics": ["GAUC"], "valid_metric": "GAUC"}
-    eval_args = {"mode": "uni9", "order": "TO", "split": {"LS": "valid_and_test"}}
-    assert configure(data, eval_args=eval_args, **given).model == "TIGER"
-    with pytest.raises(InputError, match="needs the score"):
-        configure(data, eval_args={**eval_args, "mode": {"valid": "uni9", "test": "full"}}, **given)
-
-
-@pytest.mark.parametrize("mode", ["uni9", "pop9", {"valid": "uni9", "test": "full"}])
-def test_sampled_evaluation_needs_a_sid_for_every_item(data, mode):
-    eval_args = {"mode": mode, "order": "TO", "split": {"LS": "valid_and_test"}}
-    with pytest.raises(InputError, match="Use full evaluation, or collision: dedup"):
-        configure(data, eval_args=eval_args, collision="none")
-    for rule in ("nearest_free", "random_free"):
-        with pytest.raises(InputError, match=f"full with collision: {rule}"):
-            configure(data, eval_args=eval_args, collision=rule, collision_capacity=2)
-        assert configure(data, eval_args=eval_args, collision=rule).model == "TIGER"
-    assert configure(data, eval_args=eval_args, collision="dedup").model == "TIGER"
-    assert configure(data, collision="none").model == "TIGER"
-    assert configure(data, "BPR", eval_args=eval_args, collision="none").model == "BPR"
-
-
-def test_recboles_models_warn_of_settings_that_nobody_reads(data, caplog):
-    with caplog.at_level(logging.WARNING, "recbole_sid"):
-        configure(data, "BPR", learning_rat=0.1)
-    assert [record.getMessage().split(" Did")[0] for record in caplog.records] == [
-        "unknown setting 'learning_rat': it is in no yaml file of RecBole or recbole_sid."
-    ]
-    assert "Did you mean 'learning_rate'" in caplog.text
-
-
-def test_recboles_models_take_what_recbole_or_our_yaml_knows(data, caplog):
-    # In turn: BPR's own, SASRec's (and our generator's), read by code alone, of our overall.yaml.
-    given = {"embedding_size": 8, "hidden_size": 8, "numerical_features": [], "precision": "auto"}
-    with caplog.at_level(logging.WARNING, "recbole_sid"):
-        assert configure(data, "BPR", **given)["embedding_size"] == 8
-    assert caplog.records == []
-
-
-@pytest.mark.parametrize(
-    ("key", "owner"),
-    [("tokenizer_levels", "tokenizer 'rqkmeans'"), ("beam_size", "generator 'tiger'")],
-)
-def test_recboles_models_have_no_components(data, key, owner):
-    with pytest.raises(InputError, match=f"'{key}' belongs to {owner}, but the model is RecBole's"):
-        configure(data, "BPR", **{key: 3})
-
-
 def test_models_of_other_libraries_ask_for_them(data):
     assert recbole_models()["LightGBM"] == "exlib_recommender"
     with pytest.raises(InputError, match="pip install lightgbm xgboost"):
         configure(data, "LightGBM")
-
-
-@pytest.mark.parametrize("model", ["SASRec", "BPR", "Pop"])
-def test_recboles_models_cannot_exclude_the_history(data, model):
-    given = {"train_neg_sample_args": None} if model == "SASRec" else {}
-    with pytest.raises(InputError, match="'exclude_history' is True, but the model is RecBole's"):
-        configure(data, model, exclude_history=True, **given)
-    configure(data, model, exclude_history=False, **given)
-
-
-def test_sampled_lists_cannot_exclude_the_history(data):
-    sampled = {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "uni100"}
-    configure(data, eval_args=sampled)
-    with pytest.raises(InputError, match="'exclude_history' is True, but 'eval_args: mode'"):
-        configure(data, eval_args=sampled, exclude_history=True)
-    with pytest.raises(InputError, match="'exclude_history' is 'on', but must be true or false"):
-        configure(data, exclude_history="on")

@@ -11,6 +11,7 @@ import yaml
 
 from recbole_sid import cli
 from recbole_sid.commands.usage import USAGE
+from recbole_sid.training_state import STATE_FORMAT
 from tests.runs import SMALL, snapshot, write_data
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,7 +132,7 @@ def bad_times() -> str:
 
 def other_items() -> str:
     """A checkpoint of this data set, to be resumed on another one."""
-    state = {"format": "recbole-sid-training-state", "sids": "0" * 64, "settings": "0" * 64}
+    state = {"format": STATE_FORMAT, "sids": "0" * 64, "settings": "0" * 64}
     from recbole_sid.checkpoint import save_state
 
     save_state(Path("run/training.pt"), state)

@@ -24,12 +24,14 @@ from recbole_sid.errors import InputError
 from recbole_sid.inference import evaluate
 from recbole_sid.model.recommender import SIDRecommender
 from recbole_sid.parsing import read_yaml
+from recbole_sid.reading import read_data
 from recbole_sid.resources import resource_dir
 from recbole_sid.serving.append import append
 from recbole_sid.serving.bundle import SIDS as EXPORTED_SIDS
 from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.tokenizing import tokenize
-from recbole_sid.trainer import SIDTrainer, TrainingData
+from recbole_sid.trainer import SIDTrainer
+from recbole_sid.training_data import TrainingData
 from tests.ranks import ROOT, Ended, Ranks
 from tests.runs import SAMPLED, SMALL
 
@@ -148,7 +150,7 @@ def gradients(settings: list[dict[str, Any]], files: dict[str, str]) -> list[dic
 def _gradients(settings: dict[str, Any]) -> dict[str, Any]:
     """The loss of a batch and of one with two rows, and all gradients."""
     config = quick_start.checked_config(config_dict=settings)
-    _, loaders = quick_start.read_data(config)
+    _, loaders = read_data(config)
     torch.manual_seed(0)
     model = SIDRecommender(config, loaders[0].dataset)
     trainer = SIDTrainer(config, model)

@@ -17,7 +17,8 @@ from recbole_sid.generator.beam import Ranked
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.model.exclusion import leave_out
 from recbole_sid.model.recommender import SIDRecommender
-from recbole_sid.quick_start import checked_config, read_data
+from recbole_sid.quick_start import checked_config
+from recbole_sid.reading import read_data
 from recbole_sid.run_folder import inputs_hash
 from recbole_sid.trainer import SIDTrainer
 from tests.generator.catalogues import table

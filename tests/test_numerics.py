@@ -23,7 +23,8 @@ from recbole_sid.tokenizer.finite import FiniteWatch
 from recbole_sid.tokenizer.mmq import MMQ
 from recbole_sid.tokenizer.rqkmeans import RQKMeans
 from recbole_sid.tokenizer.rqvae import RQVAE
-from recbole_sid.trainer import SIDTrainer, TrainingData
+from recbole_sid.trainer import SIDTrainer
+from recbole_sid.training_data import TrainingData
 from tests.runs import SMALL, write_data
 from tests.tokenizer import mmq_items, test_rqvae
 

@@ -11,7 +11,8 @@ from safetensors.numpy import load_file
 
 import recbole_sid
 from recbole_sid.model.recommender import training_interactions
-from recbole_sid.quick_start import checked_config, read_data
+from recbole_sid.quick_start import checked_config
+from recbole_sid.reading import read_data
 from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.tokenizer import pipeline
 from tests.runs import SMALL, snapshot

@@ -11,7 +11,7 @@ import recbole.data.dataset.dataset
 import recbole_sid
 from recbole_sid import compat
 from recbole_sid.config import Config
-from recbole_sid.quick_start import read_data
+from recbole_sid.reading import read_data
 from recbole_sid.sid.table import SemanticIDs
 from tests.runs import SMALL, write_data
 

@@ -19,7 +19,8 @@ import recbole_sid
 from recbole_sid import files, run_folder
 from recbole_sid.errors import InputError
 from recbole_sid.items.encoder import cached_vectors
-from recbole_sid.serving.bundle import export, open_bundle
+from recbole_sid.serving.bundle import open_bundle
+from recbole_sid.serving.export import export
 from tests.runs import SMALL, snapshot, write_data
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))

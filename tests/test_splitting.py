@@ -11,9 +11,10 @@ from recbole_sid import compat
 from recbole_sid.errors import InputError
 from recbole_sid.generator.sequences import chain
 from recbole_sid.model.recommender import SIDRecommender, training_interactions, training_rows
-from recbole_sid.quick_start import checked_config, read_data
+from recbole_sid.quick_start import checked_config
+from recbole_sid.reading import read_data
 from recbole_sid.splitting import parse_times
-from recbole_sid.trainer import TrainingData
+from recbole_sid.training_data import TrainingData
 from tests.runs import CUT, SMALL, write_data
 
 # u4 begins after the first time, u5 has one interaction before it and one after the second.

@@ -107,7 +107,8 @@ and settings as for run; its own are those of properties/sids.yaml.
   --sids A,B            SID files, ours or published ones, or folders of run or tokenize
   --labels A,B          their names; default: those of the files and folders
   --scores FILE         yaml, LABEL: score of a recommender; default: those of the runs, where
-                        they are runs; which figures go with them is said from 4 sets on
+                        they are runs, all of one generator; which figures go with them is said
+                        from 4 sets on
   --output FOLDER       default runs/DATASET-sids; --overwrite replaces a report that lies there
   --unknown RULE        sets that lack items, or have others: refuse (default), or ignore such items
 """,
@@ -159,10 +160,12 @@ writes comparison.md, .csv, .tex and .json. The same command goes on; finished r
   --tokenizers A,B      with --generators C,D: all pairs, A+C, A+D, …, beside --models or alone;
                         also writes grid.md, .svg and .png
   --settings FILE       yaml: settings for all: and for single models: {LABEL: {model: NAME, …}},
-                        tokenizers: and generators: of the pairs
+                        tokenizers: and generators: of the pairs; {tuned: FOLDER} in a model takes
+                        the best settings of a finished tune
   --seeds 3             how many, or which: 2020,2021
   --reference NAME      a model that all others are tested against, besides the best
-  --output FOLDER       default comparisons/DATASET-HASH; --overwrite runs all again
+  --output FOLDER       default comparisons/DATASET-HASH; --overwrite runs all again,
+                        --overwrite_models A,B these alone
   --KEY VALUE           for all runs; and the settings of properties/compare.yaml
 """,
     ),
@@ -183,8 +186,8 @@ best.yaml, which run takes as --config_files. The same command goes on with a se
     "report": Usage(
         "report FOLDER … --output FILE.html [--figures FOLDER] [--overwrite]",
         """
-report writes one page, which needs no network, from folders of run, compare, tokenize and sids:
-tables, curves, plots, the items behind every SID, and what was recommended to some test users.
+report writes one page, which needs no network, from folders of run, compare, tune, tokenize and
+sids: tables, curves, plots, the items behind every SID, what was recommended to some test users.
 
   FOLDER …              one or more, before all options
   --output FILE         an .html file; --overwrite replaces what exists

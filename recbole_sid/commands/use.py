@@ -40,7 +40,7 @@ def recommend_command(arguments: Sequence[str]) -> None:
 def export_command(arguments: Sequence[str]) -> None:
     """``export``: all of a run that recommends, in one folder."""
     from recbole_sid.logs import logging_run
-    from recbole_sid.serving.bundle import export
+    from recbole_sid.serving.export import export
 
     values = checked_arguments("export", arguments, _EXPORT, ("run", "output"))
     with logging_run():

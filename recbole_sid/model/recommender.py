@@ -70,8 +70,10 @@ class SIDRecommender(SequentialRecommender):
         tokens = tuple(dataset.field2id_token[self.ITEM_ID][1:].tolist())
         self.embeddings: np.ndarray | None = None
         self.tokenizer_weights: Mapping[str, np.ndarray] | None = None
+        self.fit_seconds: float | None = None
         if sids is None:
-            sids, self.embeddings, self.tokenizer_weights = stage_1(config, dataset, tokens)
+            made = stage_1(config, dataset, tokens)
+            sids, self.embeddings, self.tokenizer_weights, self.fit_seconds = made
         self.sids = sids.aligned(tokens)
         users = dataset.field2id_token[self.USER_ID]
         generator_class = config.generator_spec.cls

@@ -17,7 +17,7 @@ from recbole_sid.errors import InputError, preview
 from recbole_sid.model.recommender import stage_1
 from recbole_sid.settings import require
 from recbole_sid.sid.table import SemanticIDs
-from recbole_sid.trainer import LEARNERS
+from recbole_sid.training_settings import LEARNERS
 
 if TYPE_CHECKING:
     from recbole_sid.config import Config
@@ -61,8 +61,10 @@ class ClickModel(SequentialRecommender):
         tokens = tuple(dataset.field2id_token[self.ITEM_ID][1:].tolist())
         self.embeddings: np.ndarray | None = None
         self.tokenizer_weights: Mapping[str, np.ndarray] | None = None
+        self.fit_seconds: float | None = None
         if sids is None:
-            sids, self.embeddings, self.tokenizer_weights = stage_1(config, dataset, tokens)
+            made = stage_1(config, dataset, tokens)
+            sids, self.embeddings, self.tokenizer_weights, self.fit_seconds = made
         self.sids = sids.aligned(tokens)
         self.loss = nn.BCEWithLogitsLoss()
 

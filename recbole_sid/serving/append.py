@@ -20,26 +20,21 @@ import torch
 from torch import Tensor
 
 from recbole_sid import distributed, registry, run_folder
-from recbole_sid.config import RunSettings
+from recbole_sid.clock import Clock
 from recbole_sid.distributed import World
 from recbole_sid.errors import InputError, preview
 from recbole_sid.generator.catalogue import Catalogue
 from recbole_sid.items.table import ItemTable
 from recbole_sid.parsing import read_yaml
-from recbole_sid.quick_start import Clock
 from recbole_sid.resources import resource_dir
-from recbole_sid.serving.bundle import (
-    Bundle,
-    check_output,
-    claimed,
-    open_bundle,
-    write_export,
-)
+from recbole_sid.run_settings import RunSettings
+from recbole_sid.serving.append_report import Limits, judged
+from recbole_sid.serving.bundle import Bundle, open_bundle
+from recbole_sid.serving.export import check_output, claimed, write_export
 from recbole_sid.serving.rules import ALLOWED, SINCE, UNTIL, bounds_of, item_columns
-from recbole_sid.settings import build, require
-from recbole_sid.sid.append import Appended, append_codes, fullness
-from recbole_sid.sid.table import SemanticIDs
-from recbole_sid.tokenizer.base import BaseCodes, Items
+from recbole_sid.settings import build
+from recbole_sid.sid.append import append_codes
+from recbole_sid.tokenizer.base import Items
 from recbole_sid.tokenizer.pipeline import configured_tokenizer, item_vectors, source_of
 from recbole_sid.tokenizer.shared import assign_in_shares
 from recbole_sid.tokenizer.stored_weights import StoredWeights
@@ -48,30 +43,6 @@ logger = logging.getLogger("recbole_sid")
 
 # Input files of the training that the new items need one of their own of.
 _FILES = ("item_embedding_file", "item_image_file")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """From where on a report advises to tokenize and to train again.
-
-    Attributes:
-        most_moved: share of the new items that found no room at their SID.
-        most_drift: how much more than the old items the new ones pay for their codes, in standard
-            deviations of the old ones' costs. Some drift is usual: codes were fitted to the old.
-        most_appended: share of the catalogue that the tokenizer and the generator never saw.
-        most_filled: share of all places in the code space that are taken.
-    """
-
-    most_moved: float
-    most_drift: float
-    most_appended: float
-    most_filled: float
-
-    def __post_init__(self) -> None:
-        for key in ("most_moved", "most_appended", "most_filled"):
-            value = getattr(self, key)
-            require(0 <= value <= 1, key, value, "a share, 0 to 1")
-        require(self.most_drift >= 0, "most_drift", self.most_drift, "at least 0")
 
 
 def append(
@@ -182,7 +153,7 @@ def _append(
         "items_after": appended.sids.n_items,
         "known_skipped": n_known,
         "without_own_vector": len(tokens) if of_items else 0,
-        **_judged(bundle.sids, appended, made, limits),
+        **judged(bundle.sids, appended, made, limits),
     }
     began = time.perf_counter()
 
@@ -381,55 +352,3 @@ def _with_rows(bundle: Bundle, of_items: list[str], n_new: int) -> dict[str, Ten
         rows = tensors[name].new_zeros(n_new, *tensors[name].shape[1:])
         tensors[name] = torch.cat([tensors[name], rows])
     return {f"generator.{name}": tensor for name, tensor in tensors.items()}
-
-
-# -- the report -----------------------------------------------------------------------------------
-
-
-def _judged(
-    published: SemanticIDs, appended: Appended, made: BaseCodes, limits: Limits
-) -> dict[str, Any]:
-    """The part of the report that says how well the new items fit."""
-    drift = _drift(published, made)
-    full = fullness(appended.sids)
-    moves = appended.report
-    share = appended.sids.provenance["appended"] / appended.sids.n_items
-    moved = moves["moved"] / moves["new"]
-    reasons = []
-    if moved > limits.most_moved:
-        reasons.append(f"{moved:.1%} of the new items had no room at their SID")
-    if drift is not None and drift["shift"] > limits.most_drift:
-        reasons.append(
-            f"codes describe the new items worse than the old ones, by {drift['shift']:.2f} "
-            "standard deviations"
-        )
-    if share > limits.most_appended:
-        reasons.append(f"{share:.1%} of the items were never trained on")
-    if full["filled"] is not None and full["filled"] > limits.most_filled:
-        reasons.append(f"{full['filled']:.1%} of the code space is taken")
-    return {
-        "appended_share": share,
-        "collisions": moves,
-        "fullness": full,
-        "drift": drift,
-        "retokenize": [f"retokenize: {reason}" for reason in reasons],
-        "retokenize_when": (
-            f"more than {limits.most_moved:.0%} of new items move, codes cost them more than "
-            f"{limits.most_drift:g} standard deviations more, more than "
-            f"{limits.most_appended:.0%} of the items were appended, or more than "
-            f"{limits.most_filled:.0%} of the code space is taken"
-        ),
-    }
-
-
-def _drift(published: SemanticIDs, made: BaseCodes) -> dict[str, Any] | None:
-    """What new items pay for their codes beside what the fitted ones did.
-
-    ``shift`` is the difference of the means in standard deviations of the old ones' costs; a cost
-    is a squared distance or minus a logit, see :class:`.CodeSpace`.
-    """
-    old = published.provenance.get("code_costs")
-    if made.space is None or old is None or old["std"] == 0:
-        return None
-    new = made.space.spread(made.codes)
-    return {"old": old, "new": new, "shift": (new["mean"] - old["mean"]) / old["std"]}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_sid import checks
+from recbole_sid.evaluation_checks import check_beam_size
 from recbole_sid.generator.availability import Available
 from recbole_sid.generator.beam import Ranked
 from recbole_sid.model.exclusion import distinct_items
@@ -65,7 +65,7 @@ def check_list(k: Any, n_items: int, beam_size: Any, exclude_history: Any) -> No
     """
     require(type(k) is int and k >= 1, "k", k, "a whole number above 0")
     require(k <= n_items, "k", k, f"at most {n_items}, the number of the run's items")
-    checks.check_beam_size(beam_size, k, "k", "lower k")
+    check_beam_size(beam_size, k, "k", "lower k")
     require(
         exclude_history is None or isinstance(exclude_history, bool),
         "exclude_history",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,9 @@ from recbole_sid.items.vectors import load_item_vectors, save_item_vectors
 from recbole_sid.sid.space import CodeSpace
 from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.tokenizer.stored_weights import StoredWeights, save_tokenizer_weights
+
+# In the provenance of codes in the cache alone: how long their fit took.
+_SECONDS = "fit_seconds"
 
 
 class Fitted(NamedTuple):
@@ -26,12 +30,15 @@ class Fitted(NamedTuple):
         embeddings: float32 (n_items, d), None if the tokenizer makes none.
         weights: what ``Tokenizer.assign`` takes, None from tokenizers that cannot. Those from the
             cache are read when they are asked for.
+        seconds: that the fit took, when it was made; of one that was killed and went on, the last
+            part of it. Not in the provenance of ``base``, so that equal codes make equal files.
     """
 
     base: SemanticIDs
     space: CodeSpace | None
     embeddings: np.ndarray | None
     weights: Mapping[str, np.ndarray] | None = None
+    seconds: float = 0.0
 
 
 def write_cache(path: Path, fitted: Fitted) -> None:
@@ -58,7 +65,8 @@ def write_cache(path: Path, fitted: Fitted) -> None:
         save_item_vectors(_beside(path, "embeddings"), fitted.embeddings[order], tokens)
     if fitted.weights is not None:
         save_tokenizer_weights(_beside(path, "weights"), fitted.weights)
-    base.aligned(tokens).save(path)
+    kept = replace(base, provenance={**base.provenance, _SECONDS: fitted.seconds})
+    kept.aligned(tokens).save(path)
 
 
 def read_cache(path: Path, tokens: tuple[str, ...], with_space: bool) -> Fitted | None:
@@ -90,7 +98,9 @@ def read_cache(path: Path, tokens: tuple[str, ...], with_space: bool) -> Fitted 
         if not file.is_file():
             return None
         weights = StoredWeights(file)
-    return Fitted(base, space, embeddings, weights)
+    provenance = dict(base.provenance)
+    seconds = float(provenance.pop(_SECONDS, 0.0))
+    return Fitted(replace(base, provenance=provenance), space, embeddings, weights, seconds)
 
 
 def _beside(path: Path, what: str) -> Path:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,8 +41,9 @@ from recbole_sid.tokenizer.code_cache import Fitted, read_cache, write_cache
 from recbole_sid.tokenizer.code_use import code_use, collapsed
 
 if TYPE_CHECKING:
-    from recbole_sid.config import Config, RunSettings
+    from recbole_sid.config import Config
     from recbole_sid.registry import ComponentSpec
+    from recbole_sid.run_settings import RunSettings
 
 logger = logging.getLogger("recbole_sid")
 
@@ -75,11 +77,14 @@ class Stage1(NamedTuple):
         sids: of all items, after the collision rule.
         embeddings: float32 (n_items, d), from tokenizers that make some.
         weights: from tokenizers that can give codes to further items by them.
+        seconds: that the tokenizer was fitted for, now or when the cache got its codes; encoding
+            of texts, pairs and vectors of behaviour apart.
     """
 
     sids: SemanticIDs
     embeddings: np.ndarray | None
     weights: Mapping[str, np.ndarray] | None
+    seconds: float
 
 
 def semantic_ids(
@@ -118,7 +123,7 @@ def semantic_ids(
         seed=stage_seed(config["seed"], "collision"),
     )
     logger.info("Stage 1: %s", describe(sids))
-    return Stage1(sids, fitted.embeddings, fitted.weights)
+    return Stage1(sids, fitted.embeddings, fitted.weights, fitted.seconds)
 
 
 def configured_tokenizer(config: ItemConfig) -> Tokenizer:
@@ -195,6 +200,7 @@ def _cached(path: Path, tokens: tuple[str, ...], with_space: bool) -> Fitted | N
 
 def _fit(config: Config, tokenizer: Tokenizer, items: Items, settings: Mapping[str, Any]) -> Fitted:
     stage = f"stage 1, tokenizer {config.tokenizer_spec.name}"
+    start = time.perf_counter()
     with memory_for(stage, TOKENIZING, config.final_config_dict):
         made = tokenizer.fit(replace(items, titles=titles(config, items.tokens)))
     extras = {"space": made.space, "embeddings": made.embeddings, "weights": made.weights}
@@ -207,7 +213,8 @@ def _fit(config: Config, tokenizer: Tokenizer, items: Items, settings: Mapping[s
     if made.space is not None:
         provenance["code_costs"] = made.space.spread(made.codes)
     base = SemanticIDs(items.tokens, made.codes, made.sizes, "none", provenance)
-    return Fitted(base, made.space, made.embeddings, made.weights)
+    seconds = round(time.perf_counter() - start, 3)
+    return Fitted(base, made.space, made.embeddings, made.weights, seconds)
 
 
 def describe(sids: SemanticIDs) -> str:

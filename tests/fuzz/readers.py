@@ -40,7 +40,7 @@ from recbole_sid.weights import load_weights, write_weights
 
 LONGEST_MESSAGE = 20_000
 INTER = ["user_id:token", "item_id:token", "timestamp:float"]
-# As quick_start.read_data takes them: what RecBole raises in files becomes an InputError there.
+# As reading.read_data takes them: what RecBole raises in files becomes an InputError there.
 RECBOLE = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 ITEM_FIELDS: dict[str, Any] = {
     "item_text_fields": ["title"],

@@ -17,7 +17,8 @@ from recbole_sid.errors import InputError
 from recbole_sid.model import behaviour
 from recbole_sid.model.behaviour import BehaviourSettings, Histories, behaviour_vectors, train
 from recbole_sid.model.recommender import training_histories
-from recbole_sid.quick_start import checked_config, read_data
+from recbole_sid.quick_start import checked_config
+from recbole_sid.reading import read_data
 from recbole_sid.resources import resource_dir
 from tests.runs import SMALL
 

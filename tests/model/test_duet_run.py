@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import recbole_sid
-from recbole_sid.quick_start import open_run
 from recbole_sid.run_folder import WEIGHTS
+from recbole_sid.stored_run import open_run
 from tests.runs import CUT
 
 DUET = {

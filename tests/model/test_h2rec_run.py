@@ -6,9 +6,9 @@ import torch
 
 import recbole_sid
 from recbole_sid.errors import InputError
-from recbole_sid.quick_start import open_run
 from recbole_sid.run_folder import WEIGHTS
 from recbole_sid.serving.append import append
+from recbole_sid.stored_run import open_run
 from tests.runs import CUT, write_data
 
 H2REC = {

@@ -11,7 +11,7 @@ from recbole_sid.errors import InputError
 from recbole_sid.evaluation import TopKCollector, WeightedEvaluator
 from recbole_sid.model.exclusion import distinct_items
 from recbole_sid.model.recommender import SIDRecommender, last_items
-from recbole_sid.quick_start import read_data
+from recbole_sid.reading import read_data
 from recbole_sid.seeds import stage_seed
 from recbole_sid.sid.collisions import apply_collision
 from recbole_sid.sid.table import SemanticIDs

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from recbole_sid.config import Config
-from recbole_sid.quick_start import read_data
 from recbole_sid.ranking.r2led import R2LED
+from recbole_sid.reading import read_data
 from recbole_sid.sid.table import SemanticIDs
 
 LABELLED: dict[str, Any] = {

@@ -11,9 +11,10 @@ import recbole_sid
 from recbole_sid import registry
 from recbole_sid.config import Config
 from recbole_sid.errors import InputError
-from recbole_sid.quick_start import load_data_and_model, read_data
+from recbole_sid.reading import read_data
 from recbole_sid.resources import resource_dir
 from recbole_sid.sid.table import SemanticIDs
+from recbole_sid.stored_run import load_data_and_model
 from tests.runs import CUT
 
 from .data import LABELLED, write_ratings

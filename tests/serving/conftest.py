@@ -13,7 +13,7 @@ import torch
 import recbole_sid
 from recbole_sid.model.exclusion import distinct_items
 from recbole_sid.model.recommender import last_items, user_buckets
-from recbole_sid.serving.bundle import export
+from recbole_sid.serving.export import export
 from tests.runs import SMALL, write_data
 
 N_ITEMS = 40

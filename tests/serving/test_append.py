@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 import recbole_sid
 from recbole_sid.errors import InputError
 from recbole_sid.run_folder import SIDS, TOKENIZER, WEIGHTS, read_json
-from recbole_sid.serving import bundle
+from recbole_sid.serving import export as export_module
 from recbole_sid.serving.append import append
-from recbole_sid.serving.bundle import APPENDED, export, open_bundle
+from recbole_sid.serving.bundle import APPENDED, open_bundle
 from recbole_sid.serving.bundle import SIDS as EXPORTED_SIDS
+from recbole_sid.serving.export import export
 from recbole_sid.serving.recommender import Recommender
 from recbole_sid.sid.table import SemanticIDs
 from tests.runs import SMALL, snapshot, write_data
@@ -140,7 +141,7 @@ def test_the_report_is_there_as_soon_as_the_export_is(train, new, monkeypatch):
         os.replace(temporary, output)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bundle, "_move", move)
+    monkeypatch.setattr(export_module, "_move", move)
     with pytest.raises(KeyboardInterrupt):
         append(train("tiger"), **new)
     assert read_json(new["output"] / APPENDED, "")["items_after"] == N_ITEMS + N_NEW

@@ -7,7 +7,8 @@ import pytest
 
 import recbole_sid
 from recbole_sid.errors import InputError
-from recbole_sid.serving.bundle import open_bundle, write_export
+from recbole_sid.serving.bundle import open_bundle
+from recbole_sid.serving.export import write_export
 from recbole_sid.serving.recommender import Recommender
 from tests.serving.conftest import N_ITEMS, WINDOW, K
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import recbole_sid
 from recbole_sid.errors import InputError
-from recbole_sid.serving.bundle import export, open_bundle
+from recbole_sid.serving.bundle import open_bundle
+from recbole_sid.serving.export import export
 from recbole_sid.serving.rules import item_rules, mask_of, parse_time
 from tests.runs import SMALL, write_data
 
@@ -92,7 +93,7 @@ def test_rules_of_a_run_stand_in_its_files(ruled, tmp_path, monkeypatch):
     assert rules.until[at["i3"]] == 100
     assert np.isnan(rules.until).sum() == 39
     # An export has them too, and needs the files no longer.
-    monkeypatch.setattr("recbole_sid.serving.bundle.open_bundle", lambda *args: ruled)
+    monkeypatch.setattr("recbole_sid.serving.export.open_bundle", lambda *args: ruled)
     output = export(ruled.folder, tmp_path / "export")
     monkeypatch.undo()
     (tmp_path / "made" / "made.item").unlink()

@@ -131,12 +131,13 @@ def test_the_cache_keeps_codes_and_space_for_any_order_of_rows(tmp_path):
     base = SemanticIDs(items.tokens, fitted.codes, fitted.sizes, "none", beside)
     path = tmp_path / "key.safetensors"
     assert read_cache(path, items.tokens, True) is None
-    write_cache(path, Fitted(base, fitted.space, None, fitted.weights))
+    write_cache(path, Fitted(base, fitted.space, None, fitted.weights, seconds=12.5))
     order = np.random.RandomState(1).permutation(40)
     tokens = tuple(items.tokens[row] for row in order)
     cached = read_cache(path, tokens, True)
     assert cached is not None
     assert np.array_equal(cached[0].codes, fitted.codes[order])
+    assert (cached.seconds, cached.base.provenance) == (12.5, beside)
     assert np.array_equal(cached[1].latents, fitted.space.latents[order])
     assert cached.weights is not None
     named = tokenizer(codebook_size=8).assign(items, cached.weights)
