@@ -290,7 +290,7 @@ def _builtins() -> None:
         ("IntRR", "rqkmeans", "intrr", "IntRR", "IntRR (arXiv 2602.20704)"),
         ("QuaSID", "quasid", "tiger", "TIGER", "QuaSID (arXiv 2603.00632)"),
         ("UniSID", "unisid", "tiger", "TIGER", "UniSID (arXiv 2602.10445)"),
-        ("LETTER", "letter", "tiger", "TIGER", "LETTER (arXiv 2405.07314)"),
+        ("LETTER", "letter", "tiger", "LETTER", "LETTER (arXiv 2405.07314)"),
         ("MMQv2", "mmq", "tiger", "TIGER", "MMQ-v2 (arXiv 2510.25622)"),
         ("DiffGRM", "opq", "diffgrm", "DiffGRM", "DiffGRM (arXiv 2510.21805)"),
         ("H2Rec", "rqvae", "h2rec", "H2Rec", "H2Rec (arXiv 2512.10388)"),

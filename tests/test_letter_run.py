@@ -12,6 +12,7 @@ import recbole_sid
 from recbole_sid import registry
 from recbole_sid.errors import InputError
 from recbole_sid.model import behaviour
+from recbole_sid.quick_start import checked_config
 from recbole_sid.sid.table import SemanticIDs
 from tests.runs import SMALL
 from tests.test_pair_models import vectors
@@ -29,11 +30,16 @@ LETTER = {
 OPQ = {"tokenizer": "opq", "tokenizer_codebook_size": 8, "tokenizer_levels": 6}
 
 
-def test_letter_is_tiger_behind_its_own_tokenizer():
+def test_letter_is_tiger_behind_its_own_tokenizer_with_a_temperature():
     spec = registry.model("LETTER")
     assert spec is not None
     assert (spec.tokenizer, spec.generator) == ("letter", "tiger")
-    assert spec.defaults == registry.model("TIGER").defaults
+    assert spec.defaults == {**registry.model("TIGER").defaults, "loss_temperature": 0.7}
+    used = checked_config("LETTER", "ml-100k", config_dict={"load_col": SMALL["load_col"]})
+    assert used["loss_temperature"] == 0.7
+    # A generator that does not have it goes without.
+    given = {"load_col": SMALL["load_col"], "generator": "intrr"}
+    assert "loss_temperature" not in checked_config("LETTER", "ml-100k", config_dict=given)
 
 
 def test_letter_runs_and_repeats_itself_from_the_cache(tmp_path: Path, cache, monkeypatch):

@@ -48,7 +48,7 @@ def test_what_the_package_brings():
     assert registry.generator(spec.generator).cls.__name__ == "Tiger"
     assert spec.recommender.__name__ == "SIDRecommender"
     assert spec.trainer.__name__ == "SIDTrainer"
-    for name in ("QuaSID", "UniSID", "LETTER"):  # the same generator, trained by the same recipe
+    for name in ("QuaSID", "UniSID", "MMQv2"):  # the same generator, trained by the same recipe
         other = registry.model(name)
         assert (other.generator, other.defaults) == (spec.generator, spec.defaults)
     kinds = [spec.kind for spec in registry.components()]

@@ -25,7 +25,7 @@ def code_alignment_loss(hid: Tensor, sid: Tensor, near: Tensor, temperature: flo
         near: bool (M, M), symmetric: P(i), the items with codes near those of i, and i itself.
         temperature: t, above 0.
     """
-    logits = F.normalize(hid.float(), dim=1) @ F.normalize(sid.float(), dim=1).T / temperature
+    logits = _logits(hid, sid, temperature)
     losses = [
         (scores.logsumexp(dim=1) - scores.masked_fill(~near, -torch.inf).logsumexp(dim=1)).mean()
         for scores in (logits, logits.T)
@@ -47,8 +47,16 @@ def granularity_loss(masked: Tensor, whole: Tensor, users: Tensor, temperature: 
         users: (B,); other histories of the same user are no negatives.
         temperature: t, above 0.
     """
-    logits = F.normalize(masked.float(), dim=1) @ F.normalize(whole.float(), dim=1).T / temperature
+    logits = _logits(masked, whole, temperature)
     own = torch.arange(len(logits), device=logits.device)
     same_user = (users[:, None] == users) & (own[:, None] != own)
     logits = logits.masked_fill(same_user, -torch.inf)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def _logits(rows: Tensor, columns: Tensor, temperature: float) -> Tensor:
+    """c_ij / t (M, M) of two times M vectors, float32 whatever autocast says: half precision is too
+    coarse for a cosine that is divided by a temperature."""
+    with torch.autocast(rows.device.type, enabled=False):
+        cosines = F.normalize(rows.float(), dim=1) @ F.normalize(columns.float(), dim=1).T
+    return cosines / temperature

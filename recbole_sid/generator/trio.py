@@ -108,7 +108,8 @@ class Trio(Duet):
         table = self._table()
         of_ids, of_texts = self._halves(hidden)
         loss = self._duet_loss(of_ids, self._halves(table)[0], targets)
-        of_text = full_softmax_loss(*self._text_sides(of_texts, table), targets - 1)
+        sides = self._text_sides(of_texts, table)
+        of_text = full_softmax_loss(*sides, targets - 1, exact=True)
         return loss + self.trio.text_weight * of_text
 
     def _dense_log_probs(self, hidden: Tensor, table: Tensor) -> Tensor:
@@ -127,11 +128,14 @@ class Trio(Duet):
         return self.trio.items_share + self.trio.text_share
 
     def _text_sides(self, hidden: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-        """What the inner products of are the text branch's scores: (b, width), (n_items, width)."""
-        states = F.normalize(self.text_head(hidden).float(), dim=-1)
-        return states / self.trio.text_temperature, F.normalize(
-            self._halves(table)[1].float(), dim=-1
-        )
+        """What the inner products of are the text branch's scores: (b, width), (n_items, width).
+
+        Float32, whatever autocast says.
+        """
+        with torch.autocast(hidden.device.type, enabled=False):
+            states = F.normalize(self.text_head(hidden.float()), dim=-1)
+        texts = F.normalize(self._halves(table)[1].float(), dim=-1)
+        return states / self.trio.text_temperature, texts
 
     def _halves(self, both: Tensor) -> tuple[Tensor, Tensor]:
         """Of Duet and of the text branch."""

@@ -67,6 +67,10 @@ class LETTER(RQVAE):
     linear map makes them so: onto their leading right singular vectors, which keeps their inner
     products as well as so few dimensions can, or zeros at the end. ``loss_unit: length`` holds
     for both losses, since the reconstruction is summed over dimensions.
+
+    The paper's third part is a loss of the generator, cross-entropy of logits over a temperature
+    below 1: ``loss_temperature`` of the generator tiger, which ``properties/model/LETTER.yaml``
+    sets to 0.7 (ours: the paper's is not known here). Another generator or model goes without.
     """
 
     Settings: ClassVar[type] = LETTERSettings

@@ -30,7 +30,6 @@ from recbole_sid.tokenizer.mmq_inputs import (
 )
 from recbole_sid.tokenizer.mmq_losses import (
     alignment_loss,
-    alignment_strength,
     content_loss,
     current_sparsity,
     next_penalty,
@@ -70,6 +69,14 @@ class MMQ(Tokenizer[MMQSettings]):
     the reconstruction (``modality_balance``), though they differ in dimensions, and ``loss_unit``:
     with ``length`` both contrastive losses count in units of the mean squared length of what is
     reconstructed. Sparsity is measured per batch, over the items with behaviour.
+
+    The strength w of an item's alignment is the paper's, with alpha 10 and beta 9; but the norms of
+    behaviour vectors that are trained here are so spread that w is then 0.04 in the mean, and the
+    alignment all but off. Ours is ``strength_damped``, which takes beta from the norms: it damps
+    that share of the items, 40 % by default, which the paper says its constants do.
+
+    Left out is the second stage of MMQ, behaviour-aware fine-tuning, where the loss of the
+    recommender moves the codebooks on: codes are final before a generator trains.
 
     Items without behaviour, new ones among them, count as items of the mean behaviour: all have the
     same behaviour codes, which the router gives weight 0, and the other codes say what they are. So
@@ -191,11 +198,8 @@ class MMQ(Tokenizer[MMQSettings]):
             loss = content_loss(content, image, settings.temperature, both)
             terms["content"] = unit * settings.content_weight * loss
             content = content + image * encoded.present[IMAGE][:, None]
-        strength = alignment_strength(
-            output.rich, settings.strength_slope, settings.strength_threshold
-        )
         loss = alignment_loss(
-            encoded.projected[BEHAVIOUR], content, strength, settings.temperature, known
+            encoded.projected[BEHAVIOUR], content, output.strength, settings.temperature, known
         )
         terms["alignment"] = unit * settings.alignment_weight * loss
         routed = output.routed[known]

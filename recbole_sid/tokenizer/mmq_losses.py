@@ -29,13 +29,32 @@ def richness(norms: Tensor, least: Tensor, most: Tensor) -> Tensor:
     return torch.where(most > least, share, torch.zeros_like(share))
 
 
-def alignment_strength(rich: Tensor, slope: float, threshold: float) -> Tensor:
+def alignment_strength(rich: Tensor, slope: float, threshold: Tensor) -> Tensor:
     """w of every item (Eq. 14), (B,).
 
-    sigmoid(slope · N_norm - threshold) / sigmoid(slope - threshold)
+        sigmoid(slope · N_norm - threshold) / sigmoid(slope - threshold)
+
+    Args:
+        rich: N_norm (B,).
+        slope, threshold: alpha and beta, the latter (); 10 and 9 in the paper.
     """
-    most = torch.sigmoid(rich.new_tensor(slope - threshold))
-    return torch.sigmoid(slope * rich - threshold) / most
+    return torch.sigmoid(slope * rich - threshold) / torch.sigmoid(slope - threshold)
+
+
+def damping_threshold(rich: Tensor, slope: float, damped: float) -> Tensor:
+    """The threshold (beta) with which the share ``damped`` of the items is below the middle of the
+    sigmoid in :func:`alignment_strength`: w of the others is above one half, (). Ours.
+
+        slope · (the quantile ``damped`` of N_norm)
+
+    The paper says of its constants that they damp the rarest items, about 40 %; but which constants
+    do depends on how the norms are spread.
+
+    Args:
+        rich: N_norm of all fitted items with behaviour, (n,).
+        damped: 0 to 1.
+    """
+    return slope * torch.quantile(rich, damped)
 
 
 def info_nce(anchors: Tensor, targets: Tensor, temperature: float) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from recbole_sid.tokenizer.kmeans import kmeans
 from recbole_sid.tokenizer.mmq_inputs import BEHAVIOUR, IMAGE, TEXT, Modalities
-from recbole_sid.tokenizer.mmq_losses import richness
+from recbole_sid.tokenizer.mmq_losses import alignment_strength, damping_threshold, richness
 from recbole_sid.tokenizer.mmq_settings import MMQSettings
 from recbole_sid.tokenizer.quantizer import KMEANS_ITERATIONS, KMEANS_MINIBATCH_ABOVE, Codebook
 from recbole_sid.tokenizer.vectors import standardization
@@ -48,6 +48,7 @@ class Mixed(NamedTuple):
         chosen: the code vectors (B, L, d).
         seen: bool (B, L), False where the item lacks the modality of the expert.
         rich: N_norm (B,).
+        strength: w (B,).
         routed: the router's R (B, behaviour experts).
         decoded: of every modality (B, D_m).
     """
@@ -57,6 +58,7 @@ class Mixed(NamedTuple):
     chosen: Tensor
     seen: Tensor
     rich: Tensor
+    strength: Tensor
     routed: Tensor
     decoded: dict[str, Tensor]
 
@@ -126,6 +128,7 @@ class MixtureNetwork(nn.Module):
 
     least_norm: Tensor
     most_norm: Tensor
+    threshold: Tensor
     penalty: Tensor
 
     def __init__(self, widths: Mapping[str, int], settings: MMQSettings) -> None:
@@ -135,6 +138,7 @@ class MixtureNetwork(nn.Module):
         """
         super().__init__()
         self.widths = dict(widths)
+        self.slope, self.damped = settings.strength_slope, settings.strength_damped
         hidden, dropout = settings.hidden_sizes, settings.dropout
         asked = {
             SHARED: settings.shared_experts,
@@ -177,6 +181,7 @@ class MixtureNetwork(nn.Module):
         self.decoder = mlp([settings.latent_dim, *reversed(hidden), sum(widths.values())], dropout)
         self.register_buffer("least_norm", torch.zeros(()))
         self.register_buffer("most_norm", torch.zeros(()))
+        self.register_buffer("threshold", torch.tensor(settings.strength_threshold))  # beta
         self.register_buffer("penalty", torch.tensor(settings.penalty_start))  # λ of the router
 
     @property
@@ -186,7 +191,8 @@ class MixtureNetwork(nn.Module):
         return cast(list[CosineCodebook], list(self.codebooks))
 
     def scale_to(self, vectors: Modalities) -> None:
-        """Take means, scales and norms from the items of the fit, (n, D_m) a modality."""
+        """Take means, scales, norms and what they say of beta from the items of the fit, (n, D_m) a
+        modality."""
         for name, rows in vectors.items():
             present = rows.any(axis=1)
             if not present.any():
@@ -196,8 +202,12 @@ class MixtureNetwork(nn.Module):
             scaling.mean.copy_(torch.from_numpy(found["mean"]))
             scaling.scale.copy_(torch.from_numpy(found["scale"]))
         norms = np.linalg.norm(vectors[BEHAVIOUR], axis=1)
-        self.least_norm.fill_(float(norms[norms > 0].min()))
-        self.most_norm.fill_(float(norms.max()))
+        known = torch.from_numpy(norms[norms > 0]).to(self.least_norm)
+        self.least_norm.copy_(known.min())
+        self.most_norm.copy_(known.max())
+        if self.damped is not None:
+            rich = richness(known, self.least_norm, self.most_norm)
+            self.threshold.copy_(damping_threshold(rich, self.slope, self.damped))
 
     def encode(self, rows: Tensor) -> Encoded:
         """Items as ``rows`` (B, ΣD_m): the raw vectors of all modalities, side by side."""
@@ -223,6 +233,7 @@ class MixtureNetwork(nn.Module):
         seen = torch.stack([present.get(name, everyone) for name in self.levels], dim=1)
         behaviour = rows[:, -self.widths[BEHAVIOUR] :]
         rich = richness(behaviour.norm(dim=1), self.least_norm, self.most_norm)
+        strength = alignment_strength(rich, self.slope, self.threshold)
         shared = latents.new_ones(len(rows), self.levels.count(SHARED))
         gates = {SHARED: shared} | {
             name: gate(encoded.originals[name]).softmax(dim=1)
@@ -238,9 +249,8 @@ class MixtureNetwork(nn.Module):
         quantized = (weights[:, :, None] * chosen).sum(dim=1)
         decoded = self.decoder(mixed + (quantized - mixed).detach())
         parts = decoded.split(list(self.widths.values()), dim=1)
-        return Mixed(
-            encoded, codes, chosen, seen, rich, routed, dict(zip(self.widths, parts, strict=True))
-        )
+        by_name = dict(zip(self.widths, parts, strict=True))
+        return Mixed(encoded, codes, chosen, seen, rich, strength, routed, by_name)
 
     def nearest(self, latents: Tensor) -> Tensor:
         """Codes int64 (B, L) of ``latents`` (B, L, d)."""

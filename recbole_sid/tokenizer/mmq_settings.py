@@ -56,6 +56,7 @@ class MMQSettings:
     alignment_weight: float
     temperature: float
     strength_slope: float
+    strength_damped: float | None
     strength_threshold: float
     sparsity: float
     penalty_start: float
@@ -85,6 +86,9 @@ class MMQSettings:
             self._require(name, all(size >= 1 for size in sizes), "at least 1 in every layer")
         self._require("codebook_size", 2 <= self.codebook_size <= MAX_CODES, f"2 to {MAX_CODES}")
         self._require("penalty_step", self.penalty_step >= 1, "at least 1")
+        damped = self.strength_damped
+        bound = "at least 0 and below 1, or empty (~)"
+        self._require("strength_damped", damped is None or 0 <= damped < 1, bound)
         self._require("collapse_below", 0 <= self.collapse_below <= 1, "0 to 1")
         # Images may be absent, and a SID of no code is none.
         always = self.shared_experts + self.text_experts + self.behaviour_experts

@@ -38,10 +38,11 @@ def diagnosed(
 
     def read(block: np.ndarray) -> tuple[np.ndarray, ...]:
         output = network(torch.from_numpy(block).to(rows.device))
-        parts = (output.codes, output.rich, output.routed, output.encoded.present[BEHAVIOUR])
+        known = output.encoded.present[BEHAVIOUR]
+        parts = (output.codes, output.rich, output.strength, output.routed, known)
         return tuple(part.cpu().numpy() for part in parts)
 
-    codes, rich, routed, known = in_blocks(read, rows.cpu().numpy())
+    codes, rich, strength, routed, known = in_blocks(read, rows.cpu().numpy())
     use = code_use(codes, [settings.codebook_size] * codes.shape[1])
     loss = sum(means.values())
     entry = {
@@ -51,10 +52,17 @@ def diagnosed(
         **use,
         "entropy": entropy(group(codes).sizes(codes.shape[1])),
         "entropy_ceiling": float(np.log(len(codes))),
+        # Of w, over the items with behaviour.
+        "strength_mean": float(strength[known].mean()),
+        "strength_above_half": float((strength[known] > 0.5).mean()),
     }
     parts = [f"loss {loss:.4g} ({', '.join(f'{k} {mean:.4g}' for k, mean in means.items())})"]
     parts += [describe(use)]
     parts += [f"SID entropy {entry['entropy']:.3f} of {entry['entropy_ceiling']:.3f}"]
+    parts += [
+        f"alignment strength {entry['strength_mean']:.2f} in the mean, above one half for "
+        f"{entry['strength_above_half']:.0%} of the items"
+    ]
     if routed.shape[1] > 0:
         target = float(target_sparsity(torch.from_numpy(rich[known]), settings.sparsity))
         current = float(current_sparsity(torch.from_numpy(routed[known])))

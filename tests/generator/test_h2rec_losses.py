@@ -46,6 +46,23 @@ def test_granularity_by_hand():
     assert granularity_loss(masked, whole, users, 1 / LN(2)).item() == pytest.approx(expected)
 
 
+def test_under_autocast_both_are_float32():
+    torch.manual_seed(0)
+    sides = [torch.randn(40, 16, requires_grad=True) for _ in range(2)]
+    near = torch.eye(40, dtype=torch.bool)
+    users = torch.arange(40) // 2
+    for loss, third in ((code_alignment_loss, near), (granularity_loss, users)):
+        exact = loss(*sides, third, 0.05)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = loss(*sides, third, 0.05)
+        assert found.dtype == torch.float32
+        assert found.item() == pytest.approx(exact.item(), abs=1e-6)
+        for one, two in zip(
+            torch.autograd.grad(found, sides), torch.autograd.grad(exact, sides), strict=True
+        ):
+            torch.testing.assert_close(one, two)
+
+
 def test_granularity_of_one_history_is_nothing():
     one = torch.randn(1, 4)
     assert granularity_loss(one, -one, torch.tensor([3]), 0.1).item() == 0

@@ -73,6 +73,32 @@ def test_the_loss_is_that_of_duet_and_the_weighted_one_of_the_texts(changes):
     assert loss.item() == pytest.approx((of_duet + 0.6 * of_text).item(), abs=1e-5)
 
 
+def test_under_autocast_the_loss_of_the_texts_is_float32(monkeypatch):
+    model = trio(text_temperature=0.05)  # scores up to 20, which bf16 rounds by up to 0.06
+    model.train()
+    table = model._table().detach().requires_grad_()
+    monkeypatch.setattr(model, "_table", lambda: table)
+    hidden = torch.randn(50, table.shape[1], requires_grad=True)
+    targets = torch.arange(50) % 25 + 1
+
+    def of_text() -> torch.Tensor:
+        whole = model._cross_entropy(hidden, targets)
+        ids = [model._halves(both)[0] for both in (hidden, table)]
+        return (whole - model._duet_loss(*ids, targets)) / 0.6
+
+    exact = of_text()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = of_text()
+    assert loss.item() == pytest.approx(exact.item(), abs=1e-5)
+    # Of the gradients, the products alone are rounded.
+    for given in (hidden, table):
+        expected, found = (
+            torch.autograd.grad(value, given, retain_graph=True)[0].chunk(2, dim=1)[1]
+            for value in (exact, loss)
+        )
+        assert (found - expected).norm() < 0.01 * expected.norm()
+
+
 @pytest.mark.parametrize("together", [None, 2])
 def test_packed_and_prefix_training_have_the_same_loss_and_gradients(together):
     packed_is_prefix_training(trio(), together)

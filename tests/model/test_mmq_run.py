@@ -1,4 +1,4 @@
-"""MMQ-v2 on ml-100k, end to end."""
+"""MMQv2 on ml-100k, end to end, by its name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.runs import SMALL
 from tests.test_pair_models import vectors
 
 MMQ_SMALL = {
-    "tokenizer": "mmq",
+    **{key: value for key, value in SMALL.items() if key != "tokenizer"},  # the model's own one
     "tokenizer_codebook_size": 8,
     "tokenizer_epochs": 2,
     "tokenizer_hidden_sizes": [16],
@@ -38,11 +38,11 @@ def image_vectors(folder: Path) -> dict[str, str]:
 
 
 def test_mmq_runs_and_repeats_itself_from_the_cache(tmp_path: Path, cache, monkeypatch):
-    given = {**SMALL, **MMQ_SMALL, **vectors(tmp_path), "cache_dir": cache}
+    given = {**MMQ_SMALL, **vectors(tmp_path), "cache_dir": cache}
 
     def run(name: str, **changes) -> dict:
         output = {"output": str(tmp_path / name)}
-        return recbole_sid.run("TIGER", "ml-100k", config_dict={**given, **changes, **output})
+        return recbole_sid.run("MMQv2", "ml-100k", config_dict={**given, **changes, **output})
 
     first = run("a")
     assert first["test_result"]["generated@10"] == 1
@@ -50,7 +50,11 @@ def test_mmq_runs_and_repeats_itself_from_the_cache(tmp_path: Path, cache, monke
     assert sids.n_base_levels == 4
     report = json.loads((tmp_path / "a/sids.json").read_text())["provenance"]["report"]
     assert report["levels"] == ["shared", "text", "behaviour", "behaviour"]
-    assert {"alignment", "sparsity", "perplexity"} <= report["history"][-1].keys()
+    last = report["history"][-1]
+    assert {"alignment", "sparsity", "perplexity"} <= last.keys()
+    assert 0.59 < last["strength_above_half"] < 0.61  # of the items with behaviour
+    result = json.loads((tmp_path / "a" / "result.json").read_text())
+    assert result["model"] == "MMQv2"
 
     monkeypatch.setattr(behaviour, "train", None)
     # Other codes of the same behaviour vectors, with images; and then the same codes again.
@@ -70,12 +74,12 @@ def test_tokenize_gives_codes_to_items_held_out_of_the_fit(tmp_path: Path, monke
     monkeypatch.setattr(
         MMQ, "assign", lambda self, items, w: assigned.append(items) or assign(self, items, w)
     )
-    without = {key: value for key, value in SMALL.items() if key != "epochs"}
-    given = {**without, **MMQ_SMALL, **vectors(tmp_path), **image_vectors(tmp_path),
+    without = {key: value for key, value in MMQ_SMALL.items() if key != "epochs"}
+    given = {**without, **vectors(tmp_path), **image_vectors(tmp_path),
              "cache_dir": str(tmp_path / "cache"), "held_out_share": 0.3,
              "retrieval": False}  # fmt: skip
     result = recbole_sid.tokenize(
-        "TIGER", "ml-100k", config_dict={**given, "output": str(tmp_path / "run")}
+        "MMQv2", "ml-100k", config_dict={**given, "output": str(tmp_path / "run")}
     )
     sids = SemanticIDs.load(tmp_path / "run" / "sids.json")
     assert sids.n_base_levels == 5

@@ -59,7 +59,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts():
     learner = tokenizer(
         codebook_update="gradient", commitment=0.5, content_weight=0.2, alignment_weight=0.3,
         orthogonality_weight=0.4, penalty_start=0.7, temperature=0.5, strength_slope=3.0,
-        strength_threshold=2.0, sparsity=0.6,
+        strength_damped=None, strength_threshold=2.0, sparsity=0.6,
     )  # fmt: skip
     network, output = a_step(learner, catalogue(12, images=True))
     terms = learner.losses(network, output)
@@ -88,7 +88,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts():
     h = encoded.projected
     content = mmq_losses.content_loss(h["text"], h["image"], 0.5, image)
     assert terms["content"].item() == pytest.approx(18 * 0.2 * content.item(), rel=1e-5)
-    strength = mmq_losses.alignment_strength(output.rich, 3.0, 2.0)
+    strength = mmq_losses.alignment_strength(output.rich, 3.0, torch.tensor(2.0))
     both = h["text"] + h["image"] * image[:, None]
     aligned = mmq_losses.alignment_loss(h["behaviour"], both, strength, 0.5, known)
     assert terms["alignment"].item() == pytest.approx(18 * 0.3 * aligned.item(), rel=1e-5)
@@ -113,7 +113,8 @@ def test_units_balance_and_parts_that_are_off():
     ]
     expected = (errors[0].sum() + errors[1][known].sum()) / 12
     assert terms["reconstruction"].item() == pytest.approx(expected.item(), rel=1e-5)
-    strength = mmq_losses.alignment_strength(output.rich, 10.0, 9.0)
+    threshold = 10 * torch.quantile(output.rich[known], 0.4)
+    strength = mmq_losses.alignment_strength(output.rich, 10.0, threshold)
     h = encoded.projected
     aligned = mmq_losses.alignment_loss(h["behaviour"], h["text"], strength, 0.07, known)
     assert terms["alignment"].item() == pytest.approx(0.1 * aligned.item(), rel=1e-5)
@@ -236,6 +237,11 @@ def test_the_report_is_plain_and_complete():
     parts = ("reconstruction", "commitment", "codebook", "alignment", "sparsity")
     assert last["loss"] == pytest.approx(sum(last[part] for part in parts))
     assert last["perplexity"] == report["perplexity"]
+    # Of 108 items with behaviour the shortest 43 are below 0.4.
+    assert 65 / 108 <= last["strength_above_half"] < 0.7
+    assert 0.4 < last["strength_mean"] < 0.7
+    published = tokenizer(strength_damped=None).fit(catalogue()).report["history"][-1]
+    assert published["strength_above_half"] < 0.3
     every_third = tokenizer(log_every=3).fit(catalogue()).report["history"]
     assert [entry["epoch"] for entry in every_third] == [3, 4]
 
@@ -288,7 +294,8 @@ def test_hidden_behaviour_teaches_to_do_without(monkeypatch):
     joined[:, 10:] = 0
     errors = {}
     for share in (0.0, 0.5):
-        learner = tokenizer(epochs=30, log_every=30, behaviour_dropout=share)
+        options = {"epochs": 30, "log_every": 30, "alignment_weight": 0.0}
+        learner = tokenizer(behaviour_dropout=share, **options)
         network = trained(learner, items, monkeypatch)
         with torch.no_grad():
             output = network(joined)
@@ -391,6 +398,8 @@ def test_a_collapsed_level_is_told(caplog):
         ({"alignment_weight": -0.1}, "alignment_weight"),
         ({"temperature": 0.0}, "temperature"),
         ({"sparsity": 1.0}, "sparsity"),
+        ({"strength_damped": 1.0}, "strength_damped"),
+        ({"strength_damped": -0.1}, "strength_damped"),
         ({"penalty_step": 0.9}, "penalty_step"),
         ({"penalty_start": -1.0}, "penalty_start"),
         ({"collapse_below": 1.5}, "collapse_below"),
@@ -416,6 +425,7 @@ def test_the_yaml_file_holds_each_setting_once_and_the_values_of_the_paper():
     built = settings.build(MMQSettings, values, "tokenizer_")
     assert (built.temperature, built.sparsity) == (0.07, 0.6)
     assert (built.strength_slope, built.strength_threshold) == (10, 9)
+    assert built.strength_damped == 0.4  # ours; ~ for the paper's
     # Four levels of 256 codes where there are no images.
     assert built.shared_experts + built.text_experts + built.behaviour_experts == 4
     assert built.codebook_size == 256

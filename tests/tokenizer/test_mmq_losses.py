@@ -10,6 +10,7 @@ from recbole_sid.tokenizer.mmq_losses import (
     alignment_strength,
     content_loss,
     current_sparsity,
+    damping_threshold,
     info_nce,
     next_penalty,
     orthogonality_loss,
@@ -32,12 +33,34 @@ def test_richness_is_the_place_between_the_least_and_the_greatest_norm():
 
 def test_strength_by_hand_and_as_published():
     # Slope 2, threshold 1: the sigmoids of -1, 0 and 1 over that of 1.
-    strength = alignment_strength(torch.tensor([0.0, 0.5, 1.0]), 2.0, 1.0)
+    strength = alignment_strength(torch.tensor([0.0, 0.5, 1.0]), 2.0, scalar(1.0))
     assert strength.tolist() == pytest.approx([math.exp(-1), 0.5 * (1 + math.exp(-1)), 1])
-    rare, half, rich = alignment_strength(torch.tensor([0.4, 0.9, 1.0]), 10.0, 9.0).tolist()
+    norms = torch.tensor([0.4, 0.9, 1.0])
+    rare, half, rich = alignment_strength(norms, 10.0, scalar(9.0)).tolist()
     assert rare == pytest.approx(0.0067 / 0.7311, abs=1e-4)
     assert half == pytest.approx(0.5 / 0.7311, abs=1e-4)
     assert rich == 1
+
+
+def test_the_share_that_is_damped_says_where_the_middle_is():
+    rich = torch.tensor([0.5, 0.0, 0.25, 1.0, 0.75])
+    assert damping_threshold(rich, 10.0, 0.5).item() == 5  # 10 · the median
+    # Two of five below: from 0.25 and 0.5, ranks 1 and 2, to rank 0.4 · 4 = 1.6.
+    threshold = damping_threshold(rich, 10.0, 0.4)
+    assert threshold.item() == pytest.approx(4.0)
+    strength = alignment_strength(rich, 10.0, threshold)
+    most = 1 / (1 + math.exp(-6))
+    expected = [1 / (1 + math.exp(4 - 10 * n)) / most for n in rich.tolist()]
+    assert strength.tolist() == pytest.approx(expected)
+    assert (strength > 0.5).tolist() == [True, False, False, True, True]
+    # As published, on norms like those here, it is nearly off for all but one.
+    assert alignment_strength(rich, 10.0, scalar(9.0)).mean().item() == pytest.approx(
+        (0.01799 + 0.00012 + 0.0015 + 0.73106 + 0.18243) / 0.73106 / 5, abs=1e-3
+    )
+    alike = damping_threshold(torch.zeros(3), 10.0, 0.4)
+    assert alignment_strength(torch.zeros(3), 10.0, alike).tolist() == pytest.approx(
+        [0.5] * 3, abs=1e-4
+    )
 
 
 def test_info_nce_by_hand():

@@ -93,6 +93,8 @@ def test_what_is_decoded_is_the_sum_of_weighed_code_vectors():
         routed = rich.sigmoid()[:, None] * made.gates["behaviour"](ROWS[:, 5:]).relu()
         routed[2:] = 0
         assert torch.equal(output.rich, rich)
+        damped = (1 / (1 + (9 - 10 * rich).exp())) / torch.tensor(1.0).sigmoid()
+        assert torch.allclose(output.strength, damped)
         assert torch.allclose(output.routed, routed)
         assert routed[:2].any()
         image = torch.tensor([1.0, 0, 1, 0])[:, None]
@@ -157,6 +159,12 @@ def test_modalities_are_centred_and_scaled_where_they_are():
     norms = np.linalg.norm(vectors["behaviour"][known.numpy()], axis=1)
     assert made.least_norm.item() == pytest.approx(norms.min())
     assert made.most_norm.item() == pytest.approx(norms.max())
+    share = (norms - norms.min()) / (norms.max() - norms.min())
+    assert made.threshold.item() == pytest.approx(10 * np.quantile(share, 0.4), abs=1e-4)
+    published = configured(strength_damped=None)
+    made = MixtureNetwork({name: rows.shape[1] for name, rows in vectors.items()}, published)
+    made.scale_to(vectors)
+    assert made.threshold.item() == 9
 
 
 def test_codebooks_only_follow_items_that_have_the_modality():
