@@ -60,7 +60,7 @@ def comparison_tables(document: Document) -> list[Table]:
         title = f"What is recommended and found, {dataset}"
         tables.append(_compared(title, result, reach, _reach(result)))
     if cost:
-        seconds = "Seconds of SIDs are few where the cache had them."
+        seconds = "SIDs from the cache count as what their fit once took."
         tables.append(_compared(f"Cost, {dataset}", result, cost, seconds, told=trials))
     first, *rest = [*_grid_tables(result, dataset), *tables]
     return [replace(first, details=_reasons(result)), *rest]
