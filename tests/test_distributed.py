@@ -292,10 +292,12 @@ def test_a_run_in_two_processes_is_that_of_one(
     weights = [load_file(folder / "run" / "model.safetensors") for folder in folders]
     for name, tensor in weights[0].items():
         torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-4)
-    # One set of files, and those of stage 1 are the same to the byte.
+    # One set of files, and those of stage 1 are the same to the byte, but for seconds.
     names = [sorted(plain(path, folder) for path in folder.rglob("*")) for folder in folders]
     assert names[0] == names[1]
     for path in (p for p in folders[0].rglob("cache/**/*") if p.is_file()):
+        if path.name.endswith(".timing.json"):
+            continue
         assert path.read_bytes() == (folders[1] / path.relative_to(folders[0])).read_bytes()
     log = (folders[1] / "run" / "run.log").read_text()
     assert log.count("epoch 1 training") == 1

@@ -114,8 +114,8 @@ def assert_same(folder: Path, undisturbed: Path) -> None:
 
 def test_the_undisturbed_run_is_worth_killing(undisturbed: Path) -> None:
     codes, *beside = sorted((undisturbed / "cache" / "codes").iterdir())
-    names = [f"{codes.stem}.{what}.safetensors" for what in ("space", "weights")]
-    assert [file.name for file in beside] == names
+    names = [f"{codes.stem}.{what}" for what in ("space.safetensors", "timing.json")]
+    assert [file.name for file in beside] == [*names, f"{codes.stem}.weights.safetensors"]
     assert (undisturbed / "run" / "tokenizer.safetensors").is_file()
     assert SemanticIDs.load(codes).provenance["report"]["restarted"] > 0
     # It improves at first and then stops early; processors differ in where. Counted from 0.
@@ -138,6 +138,7 @@ WHILE_TOKENIZING = [  # 5 epochs of 3 batches
     ("write *.safetensors", 1, "before", "resuming after epoch 5"),
     ("write *.space.safetensors", 1, "after", "resuming after epoch 5"),
     ("write *.weights.safetensors", 1, "after", "resuming after epoch 5"),
+    ("write *.timing.json", 1, "after", "resuming after epoch 5"),
     ("write *.safetensors", 3, "after", "SIDs from the cache"),
 ]
 TESTING = -1  # the call that evaluates the test split: one comes before it for every epoch

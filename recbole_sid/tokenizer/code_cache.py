@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from recbole_sid import seals
+from recbole_sid.checkpoint import DELETE
 from recbole_sid.errors import InputError
 from recbole_sid.items.vectors import load_item_vectors, save_item_vectors
 from recbole_sid.sid.space import CodeSpace
 from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.tokenizer.stored_weights import StoredWeights, save_tokenizer_weights
-
-# In the provenance of codes in the cache alone: how long their fit took.
-_SECONDS = "fit_seconds"
 
 
 class Fitted(NamedTuple):
@@ -31,7 +30,7 @@ class Fitted(NamedTuple):
         weights: what ``Tokenizer.assign`` takes, None from tokenizers that cannot. Those from the
             cache are read when they are asked for.
         seconds: that the fit took, when it was made; of one that was killed and went on, the last
-            part of it. Not in the provenance of ``base``, so that equal codes make equal files.
+            part of it. In a file of its own, so that equal codes make equal files.
     """
 
     base: SemanticIDs
@@ -65,8 +64,10 @@ def write_cache(path: Path, fitted: Fitted) -> None:
         save_item_vectors(_beside(path, "embeddings"), fitted.embeddings[order], tokens)
     if fitted.weights is not None:
         save_tokenizer_weights(_beside(path, "weights"), fitted.weights)
-    kept = replace(base, provenance={**base.provenance, _SECONDS: fitted.seconds})
-    kept.aligned(tokens).save(path)
+    with seals.written_sealed(_timing(path)) as temporary:
+        text = json.dumps({"fit_seconds": fitted.seconds, seals.KEY: seals.blank()})
+        temporary.write_text(text + "\n", encoding="utf-8")
+    base.aligned(tokens).save(path)
 
 
 def read_cache(path: Path, tokens: tuple[str, ...], with_space: bool) -> Fitted | None:
@@ -98,10 +99,16 @@ def read_cache(path: Path, tokens: tuple[str, ...], with_space: bool) -> Fitted 
         if not file.is_file():
             return None
         weights = StoredWeights(file)
-    provenance = dict(base.provenance)
-    seconds = float(provenance.pop(_SECONDS, 0.0))
-    return Fitted(replace(base, provenance=provenance), space, embeddings, weights, seconds)
+    if not _timing(path).is_file():
+        return None
+    seals.check(_timing(path), DELETE)
+    seconds = float(json.loads(_timing(path).read_text(encoding="utf-8"))["fit_seconds"])
+    return Fitted(base, space, embeddings, weights, seconds)
 
 
 def _beside(path: Path, what: str) -> Path:
     return path.with_suffix(f".{what}.safetensors")
+
+
+def _timing(path: Path) -> Path:
+    return path.with_suffix(".timing.json")
