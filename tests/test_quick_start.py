@@ -104,6 +104,13 @@ def test_a_run_is_repeated_to_the_last_byte_with_cold_and_warm_cache(tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_bars_are_drawn_for_a_terminal_alone(tmp_path, cache, monkeypatch, capsys, terminal):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    run(tmp_path, cache, show_progress=True, epochs=1)
+    assert ("Train     0" in capsys.readouterr().err) == terminal
+
+
 def vectors(folder: Path) -> Path:
     """Vectors of ml-100k's items 1 to 1682, with the file of their ids."""
     np.save(folder / "v.npy", np.random.default_rng(0).normal(size=(1682, 12)).astype(np.float32))

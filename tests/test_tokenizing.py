@@ -188,6 +188,7 @@ def test_the_folder(base, tmp_path):
     vectors = load_item_vectors(folder / "item_embeddings.safetensors", None, TOKENS)
     assert np.array_equal(vectors, at(MADE_ANGLES))
     assert {"data", "tokenize", "measure", "total"} == set(result["timing"]["seconds"])
+    assert result["timing"]["fit_seconds"] >= 0
     settings = yaml.safe_load((folder / "config.yaml").read_text())
     assert (settings["held_out_share"], settings["retrieval_top"]) == (0.0, [1, 2])
     again = recbole_sid.tokenize(

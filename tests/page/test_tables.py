@@ -3,8 +3,8 @@
 from recbole_sid.page.comparison_tables import comparison_tables
 from recbole_sid.page.search_tables import search_tables
 from recbole_sid.page.sid_tables import correlation_table
-from recbole_sid.page.sources import Document
-from recbole_sid.page.tables import Cell, Table, best_of
+from recbole_sid.page.sources import Document, Run
+from recbole_sid.page.tables import Cell, Table, best_of, minutes
 from recbole_sid.run_folder import read_json
 from tests.page import made
 
@@ -141,3 +141,13 @@ def test_correlations_are_a_table_where_scores_were_given() -> None:
     )
     assert least.startswith("With 4 sets and 1 figures the smallest p after correction that could")
     assert correlation_table(Document("x", {"correlations": None})) is None
+
+
+def test_minutes_count_the_fit_of_codes_from_the_cache(tmp_path):
+    seconds = {"tokenize": 30.0, "train": 60.0}
+    for timing, expected in (
+        ({"seconds": seconds}, 1.5),  # RecBole's own models have no fit
+        ({"seconds": seconds, "fit_seconds": 20.0}, 1.5),  # fitted now, with the texts encoded
+        ({"seconds": seconds, "fit_seconds": 120.0}, 3.0),  # fitted before
+    ):
+        assert minutes(Run("a", "a", tmp_path, {}, {}, timing, True)) == expected

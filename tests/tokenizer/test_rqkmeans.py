@@ -151,8 +151,15 @@ def test_the_cache_keeps_codes_and_space_for_any_order_of_rows(tmp_path):
     assert without is not None
     assert without[1] is None
     assert read_cache(path, tokens, True) is None
-    (tmp_path / "key.weights.safetensors").unlink()
-    assert read_cache(path, tokens, False) is None
+    for name in ("key.weights.safetensors", "key.timing.json"):
+        kept = (tmp_path / name).read_bytes()
+        (tmp_path / name).unlink()
+        assert read_cache(path, tokens, False) is None
+        (tmp_path / name).write_bytes(kept)
+    assert read_cache(path, tokens, False) is not None
+    (tmp_path / "key.timing.json").write_text('{"fit_seconds": 1.0}')
+    with pytest.raises(InputError, match="delete it, then it is made again"):
+        read_cache(path, tokens, False)
 
 
 def test_a_tokenizer_without_a_space_needs_none_in_the_cache(tmp_path):
