@@ -10,7 +10,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from recbole_sid import compat
+from recbole_sid import datasets
 from recbole_sid.config import Config
 
 PUBLISHED = {"users": 22_363, "items": 12_101, "interactions": 198_502}
@@ -29,8 +29,8 @@ def published_order(path: Path) -> dict[str, list[str]]:
 
 def main(data_path: str) -> int:
     config = Config("TIGER", "beauty", config_dict={"data_path": data_path})
-    dataset = compat.create_dataset(config)
-    loaders = compat.data_preparation(config, dataset)
+    dataset = datasets.create_dataset(config)
+    loaders = datasets.data_preparation(config, dataset)
     sequences = published_order(Path(data_path) / "beauty" / "beauty.inter")
     window = config["MAX_ITEM_LIST_LENGTH"]
     users = dataset.field2id_token["user_id"]

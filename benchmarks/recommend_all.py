@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 import recbole_sid
 from recbole_sid.evaluation import HistoryExclusion
+from recbole_sid.model.dataset import split_rows
 from recbole_sid.model.exclusion import before_targets
-from recbole_sid.model.recommender import training_rows
 from recbole_sid.run_folder import WEIGHTS
 
 
@@ -27,7 +27,7 @@ def main(run_folder: str, k: int) -> int:
     items = data.field2id_token[config["ITEM_ID_FIELD"]]
 
     # Complete histories: the rows of the three splits together continue each other.
-    rows = [training_rows(split, config) for split in splits]
+    rows = [split_rows(split, config) for split in splits]
     whole = before_targets(tuple(map(np.concatenate, zip(*rows, strict=True))))
     first = len(whole.ends) - len(rows[-1][0])
     histories = {

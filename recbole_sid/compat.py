@@ -1,33 +1,28 @@
 """What RecBole 1.2.1 needs to be right on today's packages; each fix says why it is here.
 
-RecBole is subclassed, not patched. Three things cannot be reached that way and are switched for
-the length of one call: how its files are read, the folder of TensorBoard events and, on request,
-torch's reading of pickles.
+RecBole is subclassed, not patched. Two things cannot be reached that way and are switched for the
+length of one call: the folder of TensorBoard events and, on request, torch's reading of pickles.
+How its files are read is a third, see :mod:`recbole_sid.datasets`.
 """
 
 from __future__ import annotations
 
-import csv
 import importlib
 import importlib.util
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import recbole.data.dataset.dataset
 import recbole.data.utils
 import recbole.trainer.trainer
 import recbole.utils
 import torch
-from pandas._libs.parsers import STR_NA_VALUES
 from recbole.evaluator import Collector
 from recbole.trainer import Trainer
 from torch.utils.tensorboard import SummaryWriter
@@ -35,22 +30,17 @@ from torch.utils.tensorboard import SummaryWriter
 from recbole_sid import registry, seals
 from recbole_sid.checkpoint import load_state, save_state
 from recbole_sid.errors import InputError, did_you_mean
-from recbole_sid.items.interactions import check_rows
-from recbole_sid.splitting import parse_times, split_at
 from recbole_sid.versions import check_versions
 
 __all__ = [
     "FixedCollector",
     "adapt_trainer",
     "check_versions",
-    "create_dataset",
-    "data_preparation",
     "get_model",
     "import_sequential_models",
     "numpy_aliases",
     "pretrained_loading",
     "tensorboard_in",
-    "texts_as_written",
 ]
 
 _logger = logging.getLogger("recbole_sid")
@@ -123,42 +113,6 @@ def import_sequential_models() -> None:
         torch.autograd.set_detect_anomaly(before)
 
 
-def create_dataset(config: Any) -> Any:
-    """RecBole's dataset for ``config``, with every row, without RecBole's unasked ``pickle.load``.
-
-    Files are read as :func:`texts_as_written`. RecBole also reads the pickle
-    ``{checkpoint_dir}/{dataset}-{class}.pth`` whenever that file exists, and a pickle runs code
-    (recbole/data/utils.py:52-58). Here a pickle is read only when ``dataset_save_path`` names it.
-    ``save_dataset`` writes into the checkpoint folder as before. Under ``split_times`` the dataset
-    splits itself at these times (:mod:`recbole_sid.splitting`).
-    """
-    _warn_about_pickle(config, "dataset_save_path")
-    with _empty_checkpoint_dir(config, "save_dataset"), texts_as_written():
-        dataset = recbole.data.utils.create_dataset(config)
-    if config["save_dataset"]:
-        dataset.save()
-    times = parse_times(config["split_times"])
-    return dataset if times is None else split_at(dataset, times)
-
-
-def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
-    """RecBole's three loaders, without its unasked ``pickle.load`` (recbole/data/utils.py:113-121).
-
-    A pickle is read only when ``dataloaders_save_path`` names it.
-    """
-    _warn_about_pickle(config, "dataloaders_save_path")
-    with _empty_checkpoint_dir(config, "save_dataloaders"):
-        loaders = recbole.data.utils.data_preparation(config, dataset)
-    if config["save_dataloaders"]:
-        # Saving takes the random generators out of the loaders; give them back afterwards.
-        generators = [loader.generator for loader in loaders]
-        recbole.data.utils.save_split_dataloaders(config, loaders)
-        for loader, generator in zip(loaders, generators, strict=True):
-            loader.generator = generator
-            loader.sampler.generator = generator
-    return loaders
-
-
 @contextmanager
 def pretrained_loading() -> Iterator[None]:
     """Let ``torch.load`` read whole pickles while the block runs: use it only for your own files.
@@ -205,42 +159,6 @@ class _NoEvents:
     def add_hparams(self, *args: Any) -> None: ...
 
     def close(self) -> None: ...
-
-
-@contextmanager
-def texts_as_written() -> Iterator[None]:
-    """Datasets that are built in the block keep quotes, and words such as ``NA`` in token columns.
-
-    RecBole reads its files with pandas' defaults (recbole/data/dataset/dataset.py:486-493), so a
-    cell that starts with ``"`` swallows the rows up to the next quote or ends the run, and an item
-    named ``NA``, ``null`` or ``None`` is dropped as missing. Here quotes have no meaning, and only
-    an empty cell is missing. In ``float`` and ``float_seq`` columns pandas' words stay missing.
-    """
-    module = recbole.data.dataset.dataset
-    before = module.pd
-    module.pd = SimpleNamespace(**{**vars(pd), "read_csv": _read_atomic_file})
-    try:
-        yield
-    finally:
-        module.pd = before
-
-
-def _read_atomic_file(path: str, *, usecols: list[str], **given: Any) -> pd.DataFrame:
-    """``pandas.read_csv`` for columns that are named ``name:type``."""
-    check_rows(path, usecols, given["delimiter"])
-    missing = {
-        column: list(STR_NA_VALUES) if column.endswith((":float", ":float_seq")) else [""]
-        for column in usecols
-    }
-    return pd.read_csv(
-        path,
-        usecols=usecols,
-        quoting=csv.QUOTE_NONE,
-        na_values=missing,
-        keep_default_na=False,
-        index_col=False,  # else, in rows with a separator at the end, the ids become row names
-        **given,
-    )
 
 
 class FixedCollector(Collector):
@@ -365,24 +283,3 @@ def _checksum(path: str) -> str:
     seal = seals.check(Path(path), _TRAIN_AGAIN)
     assert seal is not None, "a seal is required"
     return seal.sha256
-
-
-def _warn_about_pickle(config: Any, key: str) -> None:
-    if config[key]:
-        _logger.warning(
-            "%s: reading the pickle '%s'; a pickle can run code, read only your own",
-            key,
-            config[key],
-        )
-
-
-@contextmanager
-def _empty_checkpoint_dir(config: Any, save_key: str) -> Iterator[None]:
-    """RecBole looks for caches in a new, empty folder, and saves none there."""
-    before = config["checkpoint_dir"], config[save_key]
-    with tempfile.TemporaryDirectory() as empty:
-        config["checkpoint_dir"], config[save_key] = empty, False
-        try:
-            yield
-        finally:
-            config["checkpoint_dir"], config[save_key] = before

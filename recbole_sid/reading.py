@@ -8,7 +8,7 @@ from typing import Any
 from recbole.data.dataset import Dataset
 from recbole.utils import EvaluatorType
 
-from recbole_sid import compat
+from recbole_sid import datasets
 from recbole_sid.config import Config
 from recbole_sid.errors import InputError
 
@@ -23,8 +23,8 @@ def read_data(config: Config) -> tuple[Dataset, tuple[Any, Any, Any]]:
             lists that are scored are longer than the catalogue.
     """
     try:
-        data = compat.create_dataset(config)
-        loaders = compat.data_preparation(config, data)
+        data = datasets.create_dataset(config)
+        loaders = datasets.data_preparation(config, data)
     except InputError:
         raise
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:

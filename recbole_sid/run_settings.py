@@ -29,6 +29,7 @@ class RunSettings:
     collision_capacity: int
     collision_headroom: int
     split_times: Any
+    withheld_items: float
 
     def __post_init__(self) -> None:
         for key in ("output", "cache_dir"):
@@ -36,6 +37,8 @@ class RunSettings:
             plain = name is None or not CONTROL.search(name)
             settings.require(plain, key, name, "a path without control characters")
         parse_times(self.split_times)
+        share = self.withheld_items
+        settings.require(0 <= share < 1, "withheld_items", share, "at least 0 and below 1")
         capacity, headroom = self.collision_capacity, self.collision_headroom
         settings.require(capacity >= 1, "collision_capacity", capacity, "at least 1")
         settings.require(

@@ -20,7 +20,7 @@ from recbole_sid.items.table import ItemFields, ItemTable
 from recbole_sid.measures.hit_rate import check_k
 from recbole_sid.measures.report_settings import ReportSettings
 from recbole_sid.measures.v_measure import finest_categories
-from recbole_sid.model.recommender import training_interactions
+from recbole_sid.model.dataset import training_interactions
 from recbole_sid.reading import read_data
 from recbole_sid.settings import build
 from recbole_sid.sid.published import read_sids

@@ -22,7 +22,8 @@ _LEFT_OUT = ("entropy_ceiling", "chance", "ceiling", "items")
 _AGAIN = "run it again, with --overwrite"
 # What a score depends on besides the SIDs, the seed, and the settings of the generator itself.
 _STAGE_2 = (
-    {*training_arguments, *OF_GENERATORS} | {"MAX_ITEM_LIST_LENGTH", "eval_args", "split_times"}
+    {*training_arguments, *OF_GENERATORS}
+    | {"MAX_ITEM_LIST_LENGTH", "eval_args", "split_times", "withheld_items"}
 ) - {"loss_decimal_place"}
 
 

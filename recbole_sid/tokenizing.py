@@ -35,11 +35,8 @@ from recbole_sid.measures.settings import MeasureSettings
 from recbole_sid.measures.v_measure import finest_categories, level_agreement, split_items
 from recbole_sid.memory import keep_freed_memory
 from recbole_sid.model.behaviour import Histories, behaviour_vectors
-from recbole_sid.model.recommender import (
-    training_histories,
-    training_interactions,
-    training_rows,
-)
+from recbole_sid.model.dataset import split_rows, training_interactions
+from recbole_sid.model.recommender import training_histories
 from recbole_sid.quick_start import checked_config
 from recbole_sid.reading import read_data
 from recbole_sid.registry import components
@@ -317,7 +314,7 @@ def _queries(
     if not measures.retrieval:
         return None
     split = loaders[("train", "valid", "test").index(measures.retrieval_split)].dataset
-    users, _, _, targets = training_rows(split, config)
+    users, _, _, targets = split_rows(split, config)
     settings = build(RetrievalSettings, config.final_config_dict)
     try:
         return heldout_pairs(

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from recbole_sid.errors import InputError
 from recbole_sid.generator import sequences as seq
-from recbole_sid.model.recommender import SIDRecommender, training_rows
+from recbole_sid.model.dataset import split_sequences
+from recbole_sid.model.recommender import SIDRecommender
 from recbole_sid.seeds import stage_seed
 
 
@@ -24,10 +25,9 @@ class TrainingData:
         self.seed = stage_seed(config["seed"], "generator batches")
         self.window = window
         self.packs = model.generator.packs
-        rows = training_rows(dataset, config)
-        if not len(rows[0]):
+        self.sequences = split_sequences(dataset, config)
+        if not self.sequences.n_targets:
             raise InputError(f"the training split of '{config['dataset']}' is empty")
-        self.sequences = seq.chain(*rows)
         if self.packs:
             self.windows = seq.windows(self.sequences, window, config["window_stride"])
             self.together: int | None = config["window_targets"]

@@ -14,7 +14,7 @@ import torch
 from recbole.utils import get_model, get_trainer, init_seed
 
 import recbole_sid
-from recbole_sid import compat
+from recbole_sid import compat, datasets
 from recbole_sid.config import Config
 from recbole_sid.errors import InputError
 
@@ -62,8 +62,8 @@ def prepare(model, **given):
     config = Config(model, "ml-100k", config_dict={**SMALL, "output": "run", **given})
     config["checkpoint_dir"] = "run"
     init_seed(config["seed"], True)
-    dataset = compat.create_dataset(config)
-    loaders = compat.data_preparation(config, dataset)
+    dataset = datasets.create_dataset(config)
+    loaders = datasets.data_preparation(config, dataset)
     init_seed(config["seed"], True)
     network = compat.get_model(model)(config, loaders[0].dataset)
     stock_class = get_trainer(config["MODEL_TYPE"], model)
@@ -195,13 +195,13 @@ def test_pickles_are_read_only_when_named(tmp_path, caplog, save_path):
     for name in ("run/ml-100k-Dataset.pth", "run/ml-100k-for-BPR-dataloader.pth", "named.pth"):
         (tmp_path / name).write_bytes(pickle.dumps(Marker(tmp_path / f"ran-{name[:3]}")))
     if save_path is None:
-        dataset = compat.create_dataset(config)
-        compat.data_preparation(config, dataset)
+        dataset = datasets.create_dataset(config)
+        datasets.data_preparation(config, dataset)
         assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     else:
         # What comes back from this pickle is no dataset; by then its code has run.
         with caplog.at_level(logging.WARNING), pytest.raises(AttributeError):
-            compat.create_dataset(config)
+            datasets.create_dataset(config)
         assert "a pickle can run code" in caplog.text
     assert (tmp_path / "ran-nam").exists() is (save_path is not None)
     assert not (tmp_path / "ran-run").exists()

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import recbole_sid
-from recbole_sid.model.recommender import training_interactions
+from recbole_sid.model.dataset import training_interactions
 from recbole_sid.quick_start import checked_config
 from recbole_sid.reading import read_data
 from recbole_sid.sid.table import SemanticIDs

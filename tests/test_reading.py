@@ -9,7 +9,7 @@ import recbole.data
 import recbole.data.dataset.dataset
 
 import recbole_sid
-from recbole_sid import compat
+from recbole_sid import datasets
 from recbole_sid.config import Config
 from recbole_sid.reading import read_data
 from recbole_sid.sid.table import SemanticIDs
@@ -83,7 +83,7 @@ def test_only_numbers_are_missing_by_a_word(tmp_path):
         "c\tx\tx None\t\t",
         "d\tx\tx\t8\t3",
     )
-    dataset = compat.create_dataset(Config("BPR", "made", config_dict=settings))
+    dataset = datasets.create_dataset(Config("BPR", "made", config_dict=settings))
     items = dataset.item_feat.iloc[1:]  # the first row is the padding item
     assert dataset.id2token("item_id", items["item_id"]).tolist() == ["a", "b", "c", "d"]
     titles = items["title"].astype(int)
@@ -96,7 +96,7 @@ def test_only_numbers_are_missing_by_a_word(tmp_path):
 
 def test_a_separator_at_the_end_of_rows_shifts_no_ids(tmp_path):
     settings = write_items(tmp_path, "item_id:token\ttitle:token", "a\tx\t", "b\ty\t")
-    dataset = compat.create_dataset(Config("BPR", "made", config_dict=settings))
+    dataset = datasets.create_dataset(Config("BPR", "made", config_dict=settings))
     assert dataset.field2id_token["item_id"].tolist() == ["[PAD]", "a", "b"]
     assert dataset.field2id_token["title"].tolist() == ["[PAD]", "x", "y"]
 
@@ -105,7 +105,7 @@ def test_ordinary_files_are_read_as_by_stock_recbole(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["prog"])
     everything = {"load_col": None, "output": "run"}
-    ours = compat.create_dataset(Config("BPR", "ml-100k", config_dict=everything))
+    ours = datasets.create_dataset(Config("BPR", "ml-100k", config_dict=everything))
     stock = recbole.data.create_dataset(
         recbole.config.Config("BPR", "ml-100k", config_dict=everything)
     )
@@ -119,10 +119,10 @@ def test_ordinary_files_are_read_as_by_stock_recbole(tmp_path, monkeypatch):
 
 def test_recbole_has_its_pandas_again_afterwards():
     module = recbole.data.dataset.dataset
-    with compat.texts_as_written():
+    with datasets.texts_as_written():
         assert module.pd.DataFrame is pd.DataFrame
         assert module.pd is not pd
     assert module.pd is pd
-    with pytest.raises(ZeroDivisionError), compat.texts_as_written():
+    with pytest.raises(ZeroDivisionError), datasets.texts_as_written():
         raise ZeroDivisionError
     assert module.pd is pd

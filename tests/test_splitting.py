@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 import recbole_sid
-from recbole_sid import compat
+from recbole_sid import datasets
 from recbole_sid.errors import InputError
-from recbole_sid.generator.sequences import chain
-from recbole_sid.model.recommender import SIDRecommender, training_interactions, training_rows
+from recbole_sid.model.dataset import split_rows, split_sequences, training_interactions
+from recbole_sid.model.recommender import SIDRecommender
 from recbole_sid.quick_start import checked_config
 from recbole_sid.reading import read_data
 from recbole_sid.splitting import parse_times
@@ -47,7 +47,7 @@ def rows_of(data, dataset, config) -> list[tuple[str, str, str]]:
     users, items = data.field2id_token["user_id"], data.field2id_token["item_id"]
     feat = dataset.inter_feat
     if "item_length" in feat:
-        found = zip(*training_rows(dataset, config), strict=True)
+        found = zip(*split_rows(dataset, config), strict=True)
         return sorted((users[u], "".join(items[h[:n]]), items[i]) for u, h, n, i in found)
     pairs = zip(feat["user_id"].tolist(), feat["item_id"].tolist(), strict=True)
     return sorted((users[user], "", items[item]) for user, item in pairs)
@@ -107,7 +107,7 @@ def test_packed_training_trains_each_training_target_once_and_no_other(made):
     config = configured("TIGER", made | {"split_times": [3, 4]})
     data, loaders = read_data(config)
     items = data.field2id_token["item_id"]
-    sequences = chain(*training_rows(loaders[0].dataset, config))
+    sequences = split_sequences(loaders[0].dataset, config)
     found = [
         ("".join(items[sequences.items[a:b]]), int(first))
         for a, b, first in zip(
@@ -159,12 +159,12 @@ def test_a_row_at_a_time_is_of_the_later_part_even_where_times_are_rounded(made,
 
 def test_a_data_set_that_splits_itself_can_be_saved(made):
     config = configured("SASRec", made)
-    dataset = compat.create_dataset(config)
+    dataset = datasets.create_dataset(config)
     again = pickle.loads(pickle.dumps(dataset))
     assert type(again) is type(dataset)
     assert type(again).__name__ == "SequentialDataset"
     assert [len(part) for part in again.build()] == [3, 5, 5]
-    stock = compat.create_dataset(configured("SASRec", {**made, "split_times": None}))
+    stock = datasets.create_dataset(configured("SASRec", {**made, "split_times": None}))
     assert type(stock).__module__.startswith("recbole.")
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import recbole_sid
-from recbole_sid.model.recommender import training_rows
+from recbole_sid.model.dataset import split_rows
 from recbole_sid.training_data import TrainingData
 from tests.runs import write_data
 from tests.small_models import build, uncut
@@ -15,7 +15,7 @@ DAY = 86_400
 
 
 def rows_as_triples(dataset, config) -> list[tuple]:
-    columns = (array.tolist() for array in training_rows(dataset, config))
+    columns = (array.tolist() for array in split_rows(dataset, config))
     window = config["MAX_ITEM_LIST_LENGTH"]
     return [
         (user, tuple(history[:length][-window:]), target)

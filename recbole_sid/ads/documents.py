@@ -49,7 +49,8 @@ events:
   files: {LOG}
   columns: {{user_id: user, item_id: ad_id, event: event, time: time}}
   keep: [click, conversion]
-  ignore: [impression]
+  ignore: [impression]            # for click prediction: keep all three types, ignore none,
+  positive: []                    # and let [click, conversion] be positive
   time_format: seconds
   repeated: first
 minimum: {{user: 3, item: 1, core: false}}

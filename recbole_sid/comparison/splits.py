@@ -16,14 +16,18 @@ import numpy as np
 import recbole.data.dataset
 from recbole.utils import ModelType, dataset_arguments
 
+from recbole_sid import datasets
 from recbole_sid.errors import InputError, preview
 from recbole_sid.generator.sequences import Sequences, chain
-from recbole_sid.model.recommender import training_rows
+from recbole_sid.model.dataset import split_rows
 from recbole_sid.reading import read_data
 
 SPLITS = ("train", "valid", "test")
 # Besides the settings of the data, what a split depends on.
-_SPLITTING = ("eval_args", "split_times", "repeatable", "data_path", "dataset", "MODEL_TYPE")
+_SPLITTING = (
+    *("eval_args", "split_times", "withheld_items", "repeatable"),
+    *("data_path", "dataset", "MODEL_TYPE"),
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ def data_key(config: Any) -> str:
     # Some of RecBole's models have a class of data set of their own (recbole/data/utils.py:38).
     own = f"{config['model']}Dataset"
     values["class"] = own if hasattr(recbole.data.dataset, own) else None
+    values["expanded"] = not datasets.reads_sequences(config)
     return repr(sorted(values.items()))
 
 
@@ -211,7 +216,7 @@ def _interactions(dataset: Any, config: Any, training: bool) -> _Items:
 
 def _rows(dataset: Any, config: Any, training: bool) -> _Items:
     """The targets; and of training rows, before a user's first target, the one item before it."""
-    users, histories, lengths, targets = training_rows(dataset, config)
+    users, histories, lengths, targets = split_rows(dataset, config)
     order = np.argsort(users, kind="stable")
     users, histories, lengths, targets = (a[order] for a in (users, histories, lengths, targets))
     starts = np.flatnonzero(np.diff(users, prepend=-1))

@@ -74,6 +74,7 @@ def figures(plan: Plan, ended: Mapping[str, Ended], split: Split) -> dict[str, A
         "counts": split.counts,
         "split_hash": split.hashes,
         "split_times": None if times is None else [spelled(time) for time in times],
+        "withheld_items": plan.runs[0].config["withheld_items"],
         "targets": groups.sizes,
         "cold_below": plan.settings.cold_below,
         "resamples": plan.settings.resamples,

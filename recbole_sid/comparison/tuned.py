@@ -74,4 +74,4 @@ def _split(settings: Mapping[str, Any]) -> tuple[Any, ...]:
     arguments = settings.get("eval_args") or {}
     times = parse_times(settings.get("split_times"))
     split = arguments.get("split") if times is None else times
-    return split, arguments.get("order")
+    return split, arguments.get("order"), settings.get("withheld_items") or 0

@@ -42,7 +42,9 @@ def markdown(result: dict[str, Any]) -> str:
     """The whole report."""
     counts, hashes = result["counts"], result["split_hash"]
     cold = f"cold: fewer than {result['cold_below']}"
-    groups = {**{name: name for name in GROUPS}, "cold": cold, "unseen": "unseen: not one"}
+    share = result["withheld_items"]
+    unseen = f"not one, since {share:.3g} of the items are withheld" if share else "not one"
+    groups = {**{name: name for name in GROUPS}, "cold": cold, "unseen": f"unseen: {unseen}"}
     targets = result["targets"]
     parts = [
         f"# Comparison on {in_markdown(result['dataset'])}",

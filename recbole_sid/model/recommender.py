@@ -18,8 +18,8 @@ from recbole_sid.generator.availability import Available
 from recbole_sid.generator.base import Generator
 from recbole_sid.generator.beam import Ranked
 from recbole_sid.generator.catalogue import Catalogue
-from recbole_sid.items.pairs import Interactions
 from recbole_sid.model.behaviour import Histories, behaviour_vectors
+from recbole_sid.model.dataset import split_rows, training_interactions
 from recbole_sid.model.ranking import rank_histories
 from recbole_sid.sid.table import SemanticIDs
 from recbole_sid.tokenizer.pipeline import Stage1, item_vectors, semantic_ids
@@ -180,29 +180,6 @@ def stage_1(config: Config, dataset: Dataset, tokens: tuple[str, ...]) -> Stage1
     )
 
 
-def training_interactions(dataset: Dataset, config: Config) -> Interactions:
-    """Every (user, item) of a built split, histories and targets; items count from 0."""
-    users, histories, lengths, targets = training_rows(dataset, config)
-    held = np.arange(histories.shape[1]) < lengths[:, None]  # (n, T)
-    return Interactions(
-        np.concatenate([np.repeat(users, lengths), users]),
-        np.concatenate([histories[held], targets]) - 1,
-    )
-
-
 def training_histories(dataset: Dataset, config: Config) -> Histories:
     """The samples of a built split; items count from 1, as in the dataset."""
-    return Histories(*training_rows(dataset, config)[1:])
-
-
-def training_rows(dataset: Dataset, config: Config) -> tuple[np.ndarray, ...]:
-    """Users, histories, lengths and targets of a built split, training or another, as arrays."""
-    rows = dataset.inter_feat
-    list_field = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
-    fields = (
-        config["USER_ID_FIELD"],
-        list_field,
-        config["ITEM_LIST_LENGTH_FIELD"],
-        config["ITEM_ID_FIELD"],
-    )
-    return tuple(rows[field].numpy() for field in fields)
+    return Histories(*split_rows(dataset, config)[1:])

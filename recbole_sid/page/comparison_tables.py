@@ -87,6 +87,8 @@ def _split(result: Mapping[str, Any]) -> str:
 
 
 def _reach(result: Mapping[str, Any]) -> str:
+    share = result["withheld_items"]
+    withheld = f" ({share:.3g} of the items are withheld from training)" if share else ""
     sizes = "; ".join(
         f"{spelled(name)}: {size['items']:,} items, targets of {size['users']:,} users"
         for name, size in result["targets"].items()
@@ -95,7 +97,7 @@ def _reach(result: Mapping[str, Any]) -> str:
         "Coverage: share of the catalogue in any list. Popularity: mean training interactions of a "
         "recommended item. Recall by the training interactions of the target: head, middle and "
         f"tail items hold a third of all each; cold ones have fewer than {result['cold_below']}, "
-        f"unseen ones none. {sizes}."
+        f"unseen ones none{withheld}. {sizes}."
     )
 
 

@@ -12,7 +12,7 @@ from recbole_sid import run_folder
 from recbole_sid.comparison.outcomes import Outcomes, load_outcomes
 from recbole_sid.config import Config
 from recbole_sid.errors import InputError
-from recbole_sid.model.recommender import training_rows
+from recbole_sid.model.dataset import split_rows
 from recbole_sid.page.sources import Run
 from recbole_sid.reading import read_data
 
@@ -116,7 +116,7 @@ def _histories(run: Run, targets: dict[str, str]) -> dict[str, tuple[str, ...]]:
     number = {user_ids[n]: n for n in range(1, len(user_ids))}
     found = {}
     if config["MODEL_TYPE"] is ModelType.SEQUENTIAL:
-        users, histories, lengths, items = training_rows(loaders[2].dataset, config)
+        users, histories, lengths, items = split_rows(loaders[2].dataset, config)
         row_of = {int(user): row for row, user in enumerate(users)}
         for user in targets:
             row = row_of[number[user]]

@@ -161,7 +161,12 @@ def _write(
     """All files; ``report`` gets the counts of what was written."""
     from recbole_sid.preparing import atomic
 
-    report["result"] = atomic.describe(store)
+    labelled = bool(mapping.events.positive)
+    report["result"] = atomic.describe(store, labelled)
+    if labelled:
+        found = report["result"]
+        numbers = (f"{found[key]:,}" for key in ("positive", "interactions"))
+        logger.info("labels: %s of %s interactions are positive", *numbers)
     for part in ("items", "events"):
         count = sum(report[part]["rejected"].values())
         if count:
@@ -181,7 +186,7 @@ def _write(
                 " ".join(amazon),
                 comparison["published"],
             )
-    atomic.write_inter(store, paths[".inter"])
+    atomic.write_inter(store, paths[".inter"], labelled)
     report["result"]["item_file"] = atomic.write_items(
         store, paths[".item"], mapping.item_columns, mapping.items.keep_all
     )

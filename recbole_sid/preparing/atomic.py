@@ -14,22 +14,29 @@ from recbole_sid.preparing.mapping import DataMapping, ItemColumns
 from recbole_sid.preparing.store import Store
 from recbole_sid.preparing.values import CATEGORY_SEPARATOR
 
+LABEL = "label"  # the column of labels, as RecBole calls it
 _LABELS = {"title": "", "text": ""}  # parts of a prompt that need no name before them
 
 
-def write_inter(store: Store, path: Path) -> None:
+def write_inter(store: Store, path: Path, labelled: bool) -> None:
     """The interactions, by time and then by their place in the log.
 
     Times are whole seconds where they are; RecBole keeps 32-bit floats of them, so that nearby
     events come in the order of the file.
+
+    Args:
+        labelled: write a column of labels too, 1 for what is positive and 0 for all else.
     """
     seconds = "CASE WHEN us % 1000000 = 0 THEN (us // 1000000)::VARCHAR ELSE rtrim(printf("
     seconds += "'%d.%06d', us // 1000000, us % 1000000), '0') END"
+    label = ", positive::INTEGER" if labelled else ""
     rows = store.rows(
-        f"SELECT concat_ws(chr(9), users.name, tokens.name, {seconds}) FROM kept "
+        f"SELECT concat_ws(chr(9), users.name, tokens.name, {seconds}{label}) FROM kept "
         "JOIN users ON users.number = u JOIN tokens ON tokens.number = i ORDER BY us, place"
     )
-    _write(path, "user_id:token\titem_id:token\ttimestamp:float", (row[0] for row in rows))
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    header += f"\t{LABEL}:float" if labelled else ""
+    _write(path, header, (row[0] for row in rows))
 
 
 def write_items(store: Store, path: Path, columns: ItemColumns, keep_all: bool) -> dict[str, int]:
@@ -87,15 +94,17 @@ def write_rejected(store: Store, path: Path) -> None:
     _write(path, "part\tfile\tline\treason\ttext", (row[0] for row in rows))
 
 
-def describe(store: Store) -> dict[str, Any]:
-    """Users, items, interactions, and the first and last time."""
-    users, items, count, first, last = store.run(
-        "SELECT count(DISTINCT u), count(DISTINCT i), count(*), min(us), max(us) FROM kept"
+def describe(store: Store, labelled: bool) -> dict[str, Any]:
+    """Users, items, interactions, how many are positive if ``labelled``, first and last time."""
+    users, items, count, positive, first, last = store.run(
+        "SELECT count(DISTINCT u), count(DISTINCT i), count(*), count(*) FILTER (positive), "
+        "min(us), max(us) FROM kept"
     ).fetchall()[0]
     return {
         "users": users,
         "items_with_interactions": items,
         "interactions": count,
+        **({"positive": positive} if labelled else {}),
         "interactions_a_user": round(count / users, 4),
         "first_time": _utc(first),
         "last_time": _utc(last),
@@ -117,13 +126,16 @@ def dataset_config(mapping: DataMapping, name: str) -> str:
     # At least one column has to be a text.
     texts = texts or [name for name in written if name in ("category", "brand")][:1]
     texts = texts or [name for name in written if columns.type_of(name) == "token"][:1]
+    labelled = bool(mapping.events.positive)
+    interactions = ["user_id", "item_id", "timestamp", *([LABEL] if labelled else [])]
     lines = [
         f"# {name}, written by prepare. Change what you like: no run changes this file.",
         "USER_ID_FIELD: user_id",
         "ITEM_ID_FIELD: item_id",
         "TIME_FIELD: timestamp",
+        *([f"LABEL_FIELD: {LABEL}"] if labelled else []),
         "load_col:                         # RecBole reads ids alone, the SIDs the texts too",
-        "  inter: [user_id, item_id, timestamp]",
+        f"  inter: [{', '.join(interactions)}]",
         "  item: [item_id]",
         "item_text_fields: " + yaml.safe_dump(texts, default_flow_style=True, width=1000).strip(),
     ]

@@ -40,9 +40,10 @@ def refuse_twins(store: Store) -> None:
 
 
 def filter_events(store: Store, source: EventSource, minimum: Minimum) -> dict[str, Any]:
-    """From ``events`` to ``kept`` (u, i, us, place) and ``users``, ``tokens`` (number, name).
+    """From ``events`` to ``kept`` (u, i, us, place, positive), ``users`` and ``tokens`` (number, name).
 
-    In this order: events of unknown items, repeats of a user and an item, least numbers.
+    In this order: events of unknown items, repeats of a user and an item, least numbers. What stays
+    of repeats is positive if any of them is.
 
     Raises:
         InputError: no event is left.
@@ -68,8 +69,9 @@ def filter_events(store: Store, source: EventSource, minimum: Minimum) -> dict[s
         pick = "min" if source.repeated == "first" else "max"
         _replace(
             store,
-            f"SELECT u, i, pick.us AS us, pick.place AS place FROM (SELECT u, i, "
-            f"{pick}({{'us': us, 'place': place}}) AS pick FROM kept GROUP BY u, i)",
+            f"SELECT u, i, pick.us AS us, pick.place AS place, positive FROM (SELECT u, i, "
+            f"{pick}({{'us': us, 'place': place}}) AS pick, bool_or(positive) AS positive "
+            "FROM kept GROUP BY u, i)",
         )
     dropped["repeated"] = before - _count(store)
     before = _count(store)
@@ -93,7 +95,7 @@ def _number(store: Store) -> None:
         )
     store.run(
         "CREATE TABLE kept AS SELECT users.number::INTEGER AS u, tokens.number::INTEGER AS i, "
-        "us, place FROM events JOIN users ON users.name = events.user "
+        "us, place, positive FROM events JOIN users ON users.name = events.user "
         "JOIN tokens ON tokens.name = events.item"
     )
     store.run("DROP TABLE events")

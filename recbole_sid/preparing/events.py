@@ -22,16 +22,17 @@ YEAR_1980, YEAR_2100 = 315_532_800, 4_102_444_800  # their first seconds
 
 
 def read_events(store: Store, source: EventSource, columns: EventColumns) -> dict[str, Any]:
-    """Fill the table ``events`` (user, item, us: microseconds since 1970, place); returns counts.
+    """Fill the table ``events`` (user, item, us: microseconds since 1970, place, positive).
 
     ``place`` is the row's place in the log, from 1. Without a column of times it is the time too,
-    in seconds.
+    in seconds. ``positive`` says whether the type is one of ``source.positive``. Returns counts.
 
     Raises:
         InputError: the files cannot be read, the time pattern is none, or no row is left.
     """
     _check_pattern(store, source.time_format)
-    store.run("CREATE TABLE events (user VARCHAR, item VARCHAR, us BIGINT, place BIGINT)")
+    store.run("CREATE TABLE events (user VARCHAR, item VARCHAR, us BIGINT, place BIGINT,"
+              " positive BOOLEAN)")  # fmt: skip
     store.run(
         "CREATE TEMP TABLE read (line BIGINT, place BIGINT, user VARCHAR, item VARCHAR, "
         "event VARCHAR, time VARCHAR)"
@@ -64,8 +65,9 @@ def read_events(store: Store, source: EventSource, columns: EventColumns) -> dic
         ).fetchall():
             types[event] = types.get(event, 0) + count
         store.run(
-            "INSERT INTO events SELECT user, item, us, place FROM judged WHERE reason IS NULL AND "
-            + ("true" if columns.event is None else f"event IN ({_listed(source.keep)})")
+            f"INSERT INTO events SELECT user, item, us, place, {_among('event', source.positive)} "
+            "FROM judged WHERE reason IS NULL AND "
+            + ("true" if columns.event is None else _among("event", source.keep))
         )
         store.run("TRUNCATE read")
         counter.add(len(block.rows))
@@ -202,6 +204,10 @@ def _check_pattern(store: Store, form: str) -> None:
 
 def _quoted(text: str) -> str:
     return text.replace("'", "''")
+
+
+def _among(column: str, texts: Sequence[str]) -> str:
+    return f"{column} IN ({_listed(texts)})" if texts else "false"
 
 
 def _listed(texts: Sequence[str]) -> str:

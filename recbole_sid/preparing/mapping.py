@@ -131,6 +131,7 @@ class EventSource(Source):
 
     keep: list[str]
     ignore: list[str]
+    positive: list[str]
     time_format: str
     repeated: Literal["first", "last", "all"]
     only_known_items: bool
@@ -139,6 +140,14 @@ class EventSource(Source):
         _check_reading("events", self)
         both = sorted({*self.keep} & {*self.ignore})
         require(not both, "events.ignore", both, "event types that are not in events.keep")
+        others = sorted({*self.positive} - {*self.keep})
+        require(
+            not others,
+            "events.positive",
+            others,
+            f"event types that are in events.keep: {self.keep}",
+            "Add them there, or leave them out here",
+        )
         require(
             self.time_format in ("seconds", "milliseconds", "iso") or "%" in self.time_format,
             "events.time_format",

@@ -33,7 +33,7 @@ MINIBATCH_ABOVE = 100_000
 class GranularitySettings(LevelSettings):
     """Settings of :func:`granularity`, which says what they mean."""
 
-    granularity_source: Literal["category", "clusters"]
+    granularity_source: Literal["category", "clusters", "none"]
     granularity_drop_above: float
     granularity_min_categories: int
     granularity_clusters: list[int]
@@ -106,6 +106,8 @@ def granularity(
       numbers ``granularity_clusters`` are those of clusters at level 1 and at the last level of
       categories, with equal factors between. Clusters are nested: those of a level are found among
       the centroids of the next.
+    - ``none``: nobody is a positive of anybody, at the last level neither: plain InfoNCE, the
+      control, whose positives are second views and pairs alone.
 
     Args:
         categories: the path of every item, root first, (n,); empty where there is none. None if the
@@ -124,6 +126,9 @@ def granularity(
         raise InputError(
             f"category paths stand for {len(categories)} items, but vectors for {len(vectors)}"
         )
+    if settings.granularity_source == "none":
+        line = "all levels: no positives but second views and pairs (plain InfoNCE)"
+        return Granularity(np.full((len(vectors), settings.levels), -1, np.int64), [line])
     n_categories = settings.levels - 1
     near = _near_identical(vectors, settings, progress)
     levels: list[_Level] = []

@@ -83,6 +83,14 @@ class UniSIDSettings(
             self.pair_levels,
             f"0 to the number of levels, {self.levels}, or ~ for all",
         )
+        source = self.granularity_source
+        require(
+            source != "none" or self.second_view or self.pair_levels != 0,
+            "tokenizer_granularity_source",
+            source,
+            "category or clusters where tokenizer_second_view is false and tokenizer_pair_levels is "
+            "0: nothing else would be a positive",
+        )
         apart = self.apart_weight
         require(0 <= apart <= 1, "tokenizer_apart_weight", apart, "0 to 1")
         for name in ("embedding_dim", "epochs"):

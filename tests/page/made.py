@@ -44,6 +44,7 @@ AROUND = {
     "counts": {"users": 4, "items": 6, "interactions": 1600, "valid": 3, "test": 4},
     "split_hash": {"test": "ab12"},
     "split_times": None,
+    "withheld_items": 0.0,
     "targets": {"head": {"users": 3, "items": 2}, "cold": {"users": 1, "items": 4}},
     "cold_below": 5,
 }

@@ -292,6 +292,19 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "no types to keep": (put("events.keep", []), "the event types that count"),
     "types without a column": (put("events.columns.event", None), "empty without a column"),
     "a type to keep and ignore": (put("events.ignore", ["click"]), "not in events.keep"),
+    "a positive type that is not kept": (
+        put("events.positive", ["clik", "click"]),
+        "'events.positive' is ['clik'], but must be event types that are in events.keep: "
+        "['click', 'conversion']. Add them there, or leave them out here",
+    ),
+    "a positive type that is ignored": (
+        put("events.positive", ["impression"]), "'events.positive' is ['impression'], but must be",
+    ),
+    "positive types without a column": (
+        both(put("events.columns.event", None), put("events.keep", []), put("events.ignore", []),
+             put("events.positive", ["click"])),
+        "'events.positive' is ['click'], but must be event types that are in events.keep: []",
+    ),
     "no time format": (put("events.time_format", "unix"), "'events.time_format' is 'unix'"),
     "a bad time pattern": (put("events.time_format", "%Q"), "Failed to parse format specifier"),
     "an unknown encoding": (put("items.encoding", "utf-9"), "'items.encoding' is 'utf-9'"),

@@ -246,6 +246,14 @@ def test_clusters_come_from_the_seed_and_ignore_paths():
     assert len(groups(first.labels[:, 0])) == 3
 
 
+def test_none_has_no_positives_at_any_level():
+    found_none = found(None, at(0, 1, 90), granularity_source="none")
+    assert found_none.labels.tolist() == [[-1] * 3] * 3
+    assert found_none.description == [
+        "all levels: no positives but second views and pairs (plain InfoNCE)"
+    ]
+
+
 def test_no_categories():
     with pytest.raises(InputError, match=r"item_category_field.*granularity_source to clusters"):
         found(None, apart(3))

@@ -297,6 +297,10 @@ def test_missing_inputs_are_refused(bert):
         ({"warmup_share": 1.5}, "tokenizer_warmup_share"),
         ({"batch_size": 1}, "tokenizer_batch_size"),
         ({"granularity_near_cosine": 0.0}, "tokenizer_granularity_near_cosine"),
+        (
+            {"granularity_source": "none", "second_view": False, "pair_levels": 0},
+            "tokenizer_granularity_source",
+        ),
         ({"repulsion": "hamr", "repulsion_radius": 3}, "tokenizer_repulsion_radius"),
         ({"backbone_top_layers": 0}, "tokenizer_backbone_top_layers"),
         ({"reconstruction_layers": 0}, "tokenizer_reconstruction_layers"),
