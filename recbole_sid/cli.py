@@ -23,7 +23,12 @@ from recbole_sid.commands.models import (
     tune_command,
 )
 from recbole_sid.commands.usage import usage
-from recbole_sid.commands.use import append_command, export_command, recommend_command
+from recbole_sid.commands.use import (
+    append_command,
+    export_command,
+    recommend_command,
+    vectors_command,
+)
 from recbole_sid.errors import InputError, did_you_mean
 
 # What a file system refuses, whoever wrote: no room, a quota, read-only, no permission.
@@ -46,6 +51,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "evaluate": evaluate_command,
     "export": export_command,
     "append": append_command,
+    "vectors": vectors_command,
     "tokenize": tokenize_command,
     "sids": sids_command,
     "summarize": summarize_command,

@@ -73,6 +73,17 @@ safetensors and JSON, which recommend and append take in place of the run's, wit
   --output FOLDER       a new folder; --overwrite replaces an export that lies there
 """,
     ),
+    "vectors": Usage(
+        "vectors --run FOLDER --output DATA/beauty/beauty.unisid",
+        """
+vectors writes the dense item vectors that a tokenizer made (unisid) as a file of RecBole, for its
+models and yours, and prints the settings that read it.
+
+  --run FOLDER          a folder of run or tokenize
+  --output FILE         in the data set's folder: its name, with an ending of its own
+  --overwrite           replace a file that exists
+""",
+    ),
     "append": Usage(
         "append --run FOLDER --items FILE --output FOLDER",
         """

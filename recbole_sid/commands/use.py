@@ -1,12 +1,17 @@
-"""The commands on finished runs: recommend, export, append."""
+"""The commands on finished runs: recommend, export, append, vectors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
 
 from recbole_sid.commands.arguments import checked_arguments
+from recbole_sid.errors import InputError
 
 _EXPORT = ("run", "output", "overwrite")
+_VECTORS = ("run", "output", "overwrite")
 _APPEND = (
     *("run", "items", "output", "known", "overwrite", "cache_dir", "show_progress"),
     *("item_embedding_file", "item_embedding_ids", "item_image_file", "item_image_ids"),
@@ -58,3 +63,24 @@ def append_command(arguments: Sequence[str]) -> None:
     print(f"items: {report['items_before']:,}, now {report['items_after']:,}")
     print("; ".join(report["retokenize"]) or "no need to tokenize again")
     print(f"folder: {values['output']}")
+
+
+def vectors_command(arguments: Sequence[str]) -> None:
+    """``vectors``: a tokenizer's dense item vectors as a file of RecBole."""
+    from recbole_sid.items.atomic_vectors import write_atomic_vectors
+    from recbole_sid.items.vectors import stored_vectors
+    from recbole_sid.run_folder import EMBEDDINGS
+
+    values = checked_arguments("vectors", arguments, _VECTORS, ("run", "output"))
+    file = Path(values["run"]) / EMBEDDINGS
+    if not file.is_file():
+        raise InputError(
+            f"'{values['run']}' has no {EMBEDDINGS}: name a folder of run or tokenize, of a "
+            "tokenizer that makes dense vectors (unisid)"
+        )
+    tokens, vectors = stored_vectors(file)
+    overwrite = values.get("overwrite", False)
+    settings = write_atomic_vectors(values["output"], vectors, tokens, overwrite)
+    print(f"{len(tokens):,} vectors of {vectors.shape[1]} dimensions in {values['output']}")
+    print("RecBole reads them by these settings, beside your other load_col:")
+    print(yaml.safe_dump(settings, sort_keys=False).rstrip())

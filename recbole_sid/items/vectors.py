@@ -71,6 +71,17 @@ def load_item_vectors(
     return _taken(path, vectors, rows, tokens)
 
 
+def stored_vectors(path: str | Path) -> tuple[list[str], np.ndarray]:
+    """Raw item ids (n,) and vectors float32 (n, d) of a file of :func:`save_item_vectors`.
+
+    Raises:
+        InputError: as :func:`load_item_vectors`.
+    """
+    path = Path(path)
+    ids, vectors, _ = _read(path, None, "item_embedding", None)
+    return ids, _taken(path, vectors, np.arange(len(ids)), ids)
+
+
 def load_vector_sets(
     path: str | Path,
     ids_path: str | Path | None,

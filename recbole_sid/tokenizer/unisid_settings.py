@@ -88,8 +88,8 @@ class UniSIDSettings(
             source != "none" or self.second_view or self.pair_levels != 0,
             "tokenizer_granularity_source",
             source,
-            "category or clusters where tokenizer_second_view is false and tokenizer_pair_levels is "
-            "0: nothing else would be a positive",
+            "category or clusters with tokenizer_second_view: false and tokenizer_pair_levels: 0, "
+            "where nothing else would be a positive",
         )
         apart = self.apart_weight
         require(0 <= apart <= 1, "tokenizer_apart_weight", apart, "0 to 1")
