@@ -38,14 +38,17 @@ def comparison_tables(document: Document) -> list[Table]:
     reach = [name for name in names if name.partition("_")[0].partition("@")[0] in _REACH]
     cost = [name for name in names if name in _COSTS]
     dataset = spelled(str(result["dataset"]))
+    tested = {result["metric"]: result["significance"], **result["further_significance"]}
     differences = [
-        (spelled(str(against)), tests) for against, tests in result["significance"].items() if tests
+        (f"{heading(name)} less {spelled(str(against))}", tests)
+        for name, found in tested.items()
+        for against, tests in found.items()
+        if tests
     ]
     note = "Mean over seeds, ± sample standard deviation where there are several; best in bold."
     marked = (
-        " The columns “less …” give the difference in "
-        f"{heading(result['metric'])} over users; * marks those whose p, corrected by Holm over "
-        f"a paired bootstrap, is below {SIGNIFICANT}."
+        " The columns “… less …” give the difference in a metric over users; * marks those whose "
+        f"p, corrected by Holm over a paired bootstrap, is below {SIGNIFICANT}."
         if differences
         else ""
     )
@@ -185,7 +188,7 @@ def _compared(
         lines.append(tuple(cells))
     headings = [_COSTS[name][0] if name in _COSTS else heading(name) for name in names]
     columns = [("Model", False), ("Seeds", True), *((shown, True) for shown in headings)]
-    columns += [(f"less {against}", True) for against, _ in differences]
+    columns += [(shown, True) for shown, _ in differences]
     columns += [] if told is None else [told[:2]]
     return Table(title, tuple(columns), tuple(lines), note)
 

@@ -40,7 +40,7 @@ def refuse_twins(store: Store) -> None:
 
 
 def filter_events(store: Store, source: EventSource, minimum: Minimum) -> dict[str, Any]:
-    """From ``events`` to ``kept`` (u, i, us, place, positive), ``users`` and ``tokens`` (number, name).
+    """From events to ``kept`` (u, i, us, place, positive) and ``users``, ``tokens`` (number, name).
 
     In this order: events of unknown items, repeats of a user and an item, least numbers. What stays
     of repeats is positive if any of them is.

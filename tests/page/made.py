@@ -41,6 +41,7 @@ ORDERS = {"u0": "0123", "u1": "1234", "u2": "5402", "u3": "3215"}
 # What a comparison says of its data.
 AROUND = {
     "grid": None,
+    "further_significance": {},
     "counts": {"users": 4, "items": 6, "interactions": 1600, "valid": 3, "test": 4},
     "split_hash": {"test": "ab12"},
     "split_times": None,

@@ -72,6 +72,30 @@ def test_a_comparison_says_what_it_was_made_on() -> None:
     assert f"{said} validate and 4 test rows;" in test.note
 
 
+def test_differences_of_all_metrics_that_were_tested_are_told() -> None:
+    def tested(mean: float, p: float) -> dict:
+        return {"mean": mean, "low": 0, "high": 0, "p": p, "adjusted": p}
+
+    (test,) = compared(
+        row("A", 0.5),
+        row("B", 0.25),
+        significance={"A": {"B": tested(-0.25, 0.01)}},
+        further_significance={"test/recall@10": {"A": {"B": tested(-0.125, 0.5)}}},
+    )
+    assert test.columns[3:5] == (("NDCG@10 less A", True), ("Recall@10 less A", True))
+    assert test.rows[0][3:5] == (Cell("", None), Cell("", None))
+    assert test.rows[1][3:5] == (
+        Cell("-0.2500 * (p 0.0100)", -0.25), Cell("-0.1250 (p 0.5000)", -0.125)
+    )  # fmt: skip
+
+
+def test_withheld_items_are_told() -> None:
+    one = row("A", 0.25)
+    one["cells"]["recall_unseen@10"] = {"mean": 0.5, "sd": None, "n": 1}
+    _, reach = compared(one, withheld_items=0.05)
+    assert "unseen ones none (0.05 of the items are withheld from training). " in reach.note
+
+
 def test_what_all_rows_have_is_no_best() -> None:
     # Both read 0.0000, though one is higher.
     low = [row("A", 1e-6), row("B", 1e-5), row("C", None, "not run")]
