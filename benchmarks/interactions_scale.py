@@ -108,7 +108,7 @@ def main() -> None:
             out = processes.Queue()
             process = processes.Process(target=measure, args=(folder, way, out))
             process.start()
-            found = out.get()
+            found = out.get(timeout=3600)  # a process that died leaves nothing
             process.join()
             print(json.dumps({"n": n, "way": "expanded" if way else "ours", **found}), flush=True)
 

@@ -39,7 +39,8 @@ def create_dataset(config: Any) -> Any:
     before (:mod:`recbole_sid.withholding`).
 
     Generative models of ours read into a :class:`~recbole_sid.model.dataset.SequenceDataset`, which
-    has RecBole's rows without their expansion.
+    has RecBole's rows without their expansion; with ``dataset_save_path``, which may name one of
+    RecBole's, they take what RecBole gives.
     """
     _warn_about_pickle(config, "dataset_save_path")
     with _empty_checkpoint_dir(config, "save_dataset"), texts_as_written():

@@ -27,7 +27,7 @@ from recbole_sid.compat import FixedCollector
 from recbole_sid.errors import InputError
 from recbole_sid.generator.beam import Ranked
 from recbole_sid.generator.catalogue import Catalogue
-from recbole_sid.model.dataset import split_rows
+from recbole_sid.model.dataset import split_rows, split_sequences
 from recbole_sid.model.exclusion import EarlierItems, contains
 
 logger = logging.getLogger("recbole_sid")
@@ -304,7 +304,7 @@ class HistoryExclusion:
         self._id, self._done, self._repeated = id(split), 0, 0
         if self._id not in self._known:
             before = itertools.takewhile(lambda known: known is not split, splits)
-            earlier = [split_rows(known, self.config) for known in before]
+            earlier = [split_sequences(known, self.config) for known in before]
             items = EarlierItems(split_rows(split, self.config), earlier, split.user_num)
             self._known[self._id] = (split, items)
 

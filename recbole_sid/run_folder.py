@@ -18,6 +18,7 @@ from recbole_sid.config import Config
 from recbole_sid.errors import InputError, preview
 from recbole_sid.files import REMEDY, remove_leftovers
 from recbole_sid.identity import INPUT_FILES
+from recbole_sid.items.atomic_vectors import ATOMIC_SUFFIXES
 from recbole_sid.locks import locked
 from recbole_sid.tokenizer.pipeline import source_hash
 from recbole_sid.version import __version__
@@ -255,9 +256,14 @@ def check_data(config: Config) -> None:
 
 
 def data_hash(config: Config) -> str:
-    """sha256 hex over names and contents of the dataset's files, wherever they lie."""
+    """sha256 hex over names and contents of the dataset's files that RecBole reads, wherever they
+    lie: atomic files, and those that ``additional_feat_suffix`` names."""
     folder, dataset = Path(config["data_path"]), config["dataset"]
-    return _files_hash(sorted(file for file in folder.glob(f"{dataset}.*") if file.is_file()))
+    read = {
+        f".{suffix}" for suffix in (*ATOMIC_SUFFIXES, *(config["additional_feat_suffix"] or ()))
+    }
+    files = (file for file in folder.glob(f"{dataset}.*") if file.suffix in read)
+    return _files_hash(sorted(file for file in files if file.is_file()))
 
 
 def inputs_hash(config: Config) -> str:

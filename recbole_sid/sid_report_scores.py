@@ -20,10 +20,11 @@ _PARTS = ("codes", "v_measure", "hit_rate", "neighbourhood")
 # They follow from the number of items, or count what another figure gives as a share.
 _LEFT_OUT = ("entropy_ceiling", "chance", "ceiling", "items")
 _AGAIN = "run it again, with --overwrite"
+_WITHHELD = "withheld_items"
 # What a score depends on besides the SIDs, the seed, and the settings of the generator itself.
 _STAGE_2 = (
     {*training_arguments, *OF_GENERATORS}
-    | {"MAX_ITEM_LIST_LENGTH", "eval_args", "split_times", "withheld_items"}
+    | {"MAX_ITEM_LIST_LENGTH", "eval_args", "split_times", _WITHHELD}
 ) - {"loss_decimal_place"}
 
 
@@ -103,7 +104,11 @@ def _refuse_mixed(folders: Mapping[str, Path]) -> None:
     # Of one generator the settings are told, of several the names say enough.
     told = generators
     if len(set(generators.values())) == 1:
-        values = [{key: config.get(key) for key in of_stage_2} for config in configs.values()]
+        values = [
+            # Runs of before have no such setting.
+            {key: config.get(key) for key in of_stage_2} | {_WITHHELD: config.get(_WITHHELD) or 0}
+            for config in configs.values()
+        ]
         differ = sorted(key for key in of_stage_2 if any(v[key] != values[0][key] for v in values))
         if not differ:
             return

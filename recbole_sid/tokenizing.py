@@ -7,8 +7,9 @@ items that the tokenizer was not fitted on if some are held out, and retrieval b
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -159,7 +160,7 @@ def _tokenize(config: Config, log: RunLog, world: World) -> dict[str, Any]:
                 help_to_assign(tokenizer, items, world)
             return world.told()
         vectors = _frozen_vectors(config, items) if queries is not None else None
-        histories = training_histories(loaders[0].dataset, config)
+        histories = partial(training_histories, loaders[0].dataset, config)
         made = _codes(config, tokenizer, items, training, histories, world)
         rule = config.run
         sids = apply_collision(
@@ -225,7 +226,7 @@ def _codes(
     tokenizer: Tokenizer,
     items: Items,
     training: Interactions,
-    histories: Histories,
+    histories: Callable[[], Histories],
     world: World,
 ) -> _Made:
     """Fit on all items; with ``held_out_share``, fit on the others and assign codes to all."""
@@ -237,8 +238,13 @@ def _codes(
     kept, held_out = split_items(items.tokens, share, stage_seed(config["seed"], "held_out"))
     logger.info("Held out of the fit: %d of %d items", len(held_out), n_items)
     part = items.take(kept.tolist())
-    known = _among(training, kept, n_items), histories.among(kept, n_items)
-    part = _with_users(config, tokenizer, part, *known)
+    part = _with_users(
+        config,
+        tokenizer,
+        part,
+        _among(training, kept, n_items),
+        lambda: histories().among(kept, n_items),
+    )
     fitted = fitted_codes(config, tokenizer, part)
     if fitted.weights is None:
         raise InputError(
@@ -259,13 +265,13 @@ def _with_users(
     tokenizer: Tokenizer,
     items: Items,
     training: Interactions,
-    histories: Histories,
+    histories: Callable[[], Histories],
 ) -> Items:
     """``items`` with what the tokenizer learns from their users."""
     if tokenizer.needs_pairs:
         items = replace(items, pairs=pairs_of(config, items, training))
     if tokenizer.needs_behaviour:
-        items = replace(items, behaviour=behaviour_vectors(config, items.tokens, histories))
+        items = replace(items, behaviour=behaviour_vectors(config, items.tokens, histories()))
     return items
 
 

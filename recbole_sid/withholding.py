@@ -1,8 +1,8 @@
 """Items that no model is trained on: what can recommend an item that nobody has had yet?
 
-Only content tells such an item from another, so a model that knows items by their numbers alone
-cannot find it but by chance. Which items these are depends on their raw ids alone: it is the same
-for every model, seed and subset of the catalogue's order.
+No interaction with them is trained on. Tokenizers read their content, as that of all items, and a
+softmax over all items has them as negatives. So only content can lead to such an item. Which ones
+these are follows from the raw ids of the catalogue alone: the same for all models and seeds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ logger = logging.getLogger("recbole_sid")
 
 # Leave-one-out needs so many: one to know the user by, one to train, to validate and to test on.
 LEAST_LEFT = 4
-LEAVE_ONE_OUT = {"LS": "valid_and_test"}
+IN_TIME = {"split": {"LS": "valid_and_test"}, "order": "TO"}
 
 
 def withheld(tokens: Sequence[str], share: float) -> np.ndarray:
@@ -28,12 +28,13 @@ def withheld(tokens: Sequence[str], share: float) -> np.ndarray:
 
     Args:
         tokens: raw item ids (n,).
-        share: 0 to below 1; of a share above 0 at least one item.
+        share: 0 to below 1; of a share above 0 at least one item, and never all.
     """
     chosen = np.zeros(len(tokens), bool)
-    if share > 0 and len(tokens):
+    if share > 0:
         digests = [hashlib.sha256(f"withheld {token}".encode()).hexdigest() for token in tokens]
-        chosen[np.argsort(digests)[: max(1, round(share * len(tokens)))]] = True
+        n_chosen = min(max(1, round(share * len(tokens))), len(tokens) - 1)
+        chosen[np.argsort(digests)[:n_chosen]] = True
     return chosen
 
 
@@ -41,8 +42,9 @@ def withhold(dataset: Any, share: float, times: tuple[float, float] | None) -> N
     """Drop the interactions with withheld items, but for those that are tested or validated on.
 
     Under leave-one-out these are each user's last two; users who are left with fewer than four
-    interactions are dropped. Under ``split_times`` they are those from the first time on. So a
-    withheld item is in no history either, but for the test's, where it was validated on.
+    interactions are dropped. Under ``split_times`` they are those from the first time on. So no
+    history of a training row holds a withheld item; histories of later rows hold those that their
+    users had from then on.
 
     Args:
         dataset: RecBole's, of any class, not built yet; changed in place.
@@ -50,20 +52,21 @@ def withhold(dataset: Any, share: float, times: tuple[float, float] | None) -> N
         times: of ``split_times``.
 
     Raises:
-        InputError: another split; nothing is left.
+        InputError: another split or order, or nothing is left to train on.
     """
-    config = dataset.config
-    if config["benchmark_filename"] is not None:
+    config, frame = dataset.config, dataset.inter_feat
+    for key in ("benchmark_filename", "dataloaders_save_path"):
+        if config[key]:
+            raise InputError(
+                f"settings 'withheld_items' and '{key}' are both given, but what is split already "
+                "cannot be dropped from: leave one of them out"
+            )
+    found = {key: config["eval_args"].get(key) for key in IN_TIME}
+    if times is None and found != IN_TIME:
         raise InputError(
-            "setting 'withheld_items' needs interactions that are not split yet, but "
-            "'benchmark_filename' names files that are: leave one of them out"
+            f"setting 'withheld_items' needs eval_args with {IN_TIME}, or split_times, but "
+            f"eval_args has {found}"
         )
-    if times is None and (config["eval_args"] or {}).get("split") != LEAVE_ONE_OUT:
-        raise InputError(
-            "setting 'withheld_items' needs eval_args with split: {LS: valid_and_test}, or "
-            f"split_times, but the split is {config['eval_args'].get('split')}"
-        )
-    frame = dataset.inter_feat
     users, items = (frame[field].to_numpy() for field in (dataset.uid_field, dataset.iid_field))
     seconds = frame[dataset.time_field].to_numpy()
     if seconds.dtype.kind == "f":
@@ -74,13 +77,15 @@ def withhold(dataset: Any, share: float, times: tuple[float, float] | None) -> N
         kept = ~chosen[items] | _last_two(users, seconds)
         counts = np.bincount(users[kept], minlength=dataset.user_num)
         kept &= counts[users] >= LEAST_LEFT
+        trains = kept
+        needed = f"no user {LEAST_LEFT} interactions"
     else:
-        kept = ~chosen[items] | (seconds >= np.asarray(times[0], seconds.dtype))
-    if not kept.any():
-        raise InputError(
-            f"setting 'withheld_items' is {share}, which leaves no user {LEAST_LEFT} interactions: "
-            "lower it"
-        )
+        later = seconds >= np.asarray(times[0], seconds.dtype)
+        kept = ~chosen[items] | later
+        trains = kept & ~later
+        needed = "nothing to train on before the first of split_times"
+    if not trains.any():
+        raise InputError(f"setting 'withheld_items' is {share}, which leaves {needed}: lower it")
     logger.info(
         "%s of %s items are withheld from training, with %s of %s interactions; %s users have too "
         "few left and are dropped",

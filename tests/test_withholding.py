@@ -36,6 +36,7 @@ def test_the_smallest_hashes_are_chosen_whatever_the_order():
     assert withheld(tokens[::-1], 0.2).tolist() == found[::-1].tolist()
     assert withheld(tokens, 0.0).sum() == 0
     assert withheld(tokens, 0.001).sum() == 1
+    assert withheld(tokens, 0.999).sum() == 49
     # A larger share withholds these too.
     assert (withheld(tokens, 0.4) >= found).all()
 
@@ -136,7 +137,7 @@ def test_a_comparison_names_their_group(tmp_path):
     assert targets["items"] >= round(0.2 * result["counts"]["items"])
     assert targets["users"] > 5
     text = (tmp_path / "out" / "comparison.md").read_text()
-    assert "unseen: not one, since 0.2 of the items are withheld: " in text
+    assert "unseen: not one; 0.2 of all items are withheld: " in text
 
 
 @pytest.mark.parametrize(
@@ -148,13 +149,31 @@ def test_a_comparison_names_their_group(tmp_path):
         ),
         "ratios": (
             {"eval_args": {"split": {"RS": [8, 1, 1]}, "order": "TO", "group_by": "user"}},
-            "'withheld_items' needs eval_args with split",
+            "'withheld_items' needs eval_args with .*, but eval_args has {'split': {'RS'",
+        ),
+        "no order": (
+            {
+                "model": "Pop",
+                "eval_args": {"split": {"LS": "valid_and_test"}, "order": "RO", "mode": "full"},
+            },
+            "but eval_args has .*'order': 'RO'}",
+        ),
+        "split already": (
+            {"dataloaders_save_path": "loaders.pth"},
+            "'withheld_items' and 'dataloaders_save_path' are both given",
         ),
     }.values(),
 )
 def test_what_cannot_be_withheld_is_refused(made, changes, message):
     with pytest.raises(InputError, match=message):
         splits(made, **changes)
+
+
+def test_nothing_to_train_on_before_the_first_time_is_refused(made, tmp_path):
+    rows = [("u1", item, time) for time, item in enumerate("wwab")]
+    settings = write_data(tmp_path / "early", rows) | {"topk": [2], "valid_metric": "NDCG@2"}
+    with pytest.raises(InputError, match="which leaves nothing to train on before the first of"):
+        splits(settings, split_times=[2, 3])
 
 
 def test_nothing_left_is_refused(tmp_path):

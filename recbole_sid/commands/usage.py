@@ -77,7 +77,7 @@ safetensors and JSON, which recommend and append take in place of the run's, wit
         "vectors --run FOLDER --output DATA/beauty/beauty.unisid",
         """
 vectors writes the dense item vectors that a tokenizer made (unisid) as a file of RecBole, for its
-models and yours, and prints the settings that read it.
+models and yours, and prints the settings that read it. Read it with the run's own data settings.
 
   --run FOLDER          a folder of run or tokenize
   --output FILE         in the data set's folder: its name, with an ending of its own

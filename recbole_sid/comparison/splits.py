@@ -131,7 +131,7 @@ def read_split(config: Any) -> Split:
     item_counts = dict.fromkeys(item_ids[1:].tolist(), 0)
     item_counts.update(zip(item_ids[numbers].tolist(), times.tolist(), strict=True))
     counts = {
-        "users": data.user_num - 1,
+        "users": len(set().union(*by_user, *began)),
         "items": data.item_num - 1,
         "interactions": sum(len(split.items) for split in (train, valid, test))
         + sum(map(len, began)),

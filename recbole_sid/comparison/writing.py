@@ -43,7 +43,7 @@ def markdown(result: dict[str, Any]) -> str:
     counts, hashes = result["counts"], result["split_hash"]
     cold = f"cold: fewer than {result['cold_below']}"
     share = result["withheld_items"]
-    unseen = f"not one, since {share:.3g} of the items are withheld" if share else "not one"
+    unseen = f"not one; {share:.3g} of all items are withheld" if share else "not one"
     groups = {**{name: name for name in GROUPS}, "cold": cold, "unseen": f"unseen: {unseen}"}
     targets = result["targets"]
     parts = [

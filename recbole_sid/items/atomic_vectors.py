@@ -2,7 +2,10 @@
 
 RecBole joins further files to the items by ``alias_of_item_id`` and hands their columns to a model
 by ``preload_weight``: ``dataset.get_preload_weight(ID)`` is then a row an item, in the order of its
-internal ids, for ``nn.Embedding.from_pretrained`` or as features.
+internal ids, for ``nn.Embedding.from_pretrained`` or as features. RecBole numbers the ids of all
+joined files together: give the data settings of the run that made the vectors, else items that
+these leave out are in the catalogue again. An item without a vector has zeros. Cells are separated
+by tabs and numbers by spaces, RecBole's defaults.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import numpy as np
 from recbole_sid.errors import InputError
 from recbole_sid.files import written_whole
 
+# Of the files that RecBole reads unasked.
+ATOMIC_SUFFIXES = ("inter", "item", "user", "kg", "link", "net")
 ID, VECTOR = "vector_id", "vector"
 
 
@@ -33,16 +38,16 @@ def write_atomic_vectors(
         The settings with which RecBole reads it, ``load_col`` for this file alone.
 
     Raises:
-        InputError: the name has no suffix or one of RecBole's own, the file exists, or an id has a
-            tab or a line feed, which no atomic file holds.
+        InputError: the name is not the folder's with a suffix, or has one of RecBole's own; the
+            file exists; or an id has a tab or a line feed, which no atomic file holds.
         CannotWrite: the file system refuses it.
     """
     path = Path(path)
-    suffix = path.suffix.removeprefix(".")
-    if not suffix or suffix in ("inter", "item", "user", "kg", "link", "net"):
+    suffix, dataset = path.suffix.removeprefix("."), path.absolute().parent.name
+    if not suffix or suffix in ATOMIC_SUFFIXES or path.stem != dataset:
         raise InputError(
-            f"output '{path}' must be named as the data set's files, with an ending of its own, "
-            f"such as {path.stem}.vectors"
+            f"output '{path}' must be named as the data set's files, with an ending of its own: "
+            f"'{path.parent / dataset}.vectors'"
         )
     if not path.parent.is_dir():
         raise InputError(f"output '{path}': there is no folder '{path.parent}'. Make it first")

@@ -79,6 +79,7 @@ def stored_vectors(path: str | Path) -> tuple[list[str], np.ndarray]:
     """
     path = Path(path)
     ids, vectors, _ = _read(path, None, "item_embedding", None)
+    _row_of(path, ids)  # no id twice
     return ids, _taken(path, vectors, np.arange(len(ids)), ids)
 
 

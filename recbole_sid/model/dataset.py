@@ -92,23 +92,14 @@ class SequenceDataset(SequentialDataset):
         return [self.copy(_taken(self.inter_feat, order[part])) for part in parts]
 
     def inter_matrix(self, form: str = "coo", value_field: str | None = None) -> Any:
-        """As RecBole's, which finds a user's first item in the histories.
+        """As RecBole's, where the files bring histories.
 
         Raises:
-            NotImplementedError: a ``value_field`` is given: only items have their sequence here.
+            NotImplementedError: they do not; RecBole finds a user's first item in the histories.
         """
-        if self.sequence_items is None:
-            return super().inter_matrix(form, value_field)
-        if value_field is not None:
-            raise NotImplementedError("inter_matrix knows no values of a user's first interaction")
-        rows = self.inter_feat
-        head = torch.nonzero(rows[self.item_list_length_field] == 1)[:, 0]
-        users, items = rows[self.uid_field], rows[self.iid_field]
-        both = {
-            self.uid_field: torch.cat([users, users[head]]),
-            self.iid_field: torch.cat([items, self.sequence_items[rows[START][head]]]),
-        }
-        return self._create_sparse_matrix(Interaction(both), self.uid_field, self.iid_field, form)
+        if self.sequence_items is not None:
+            raise NotImplementedError("take split_sequences: rows hold no histories here")
+        return super().inter_matrix(form, value_field)
 
 
 def _taken(rows: Interaction, index: np.ndarray) -> Interaction:

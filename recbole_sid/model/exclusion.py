@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_sid.generator import sequences as seq
 from recbole_sid.generator.beam import Ranked
 from recbole_sid.generator.catalogue import Catalogue
+from recbole_sid.generator.sequences import Sequences, chain
 
 # Users, histories, lengths and targets of a split's rows: (N,), (N, W), (N,), (N,).
 Rows = tuple[np.ndarray, ...]
@@ -41,7 +41,7 @@ def before_targets(rows: Rows) -> Spans:
     RecBole cuts a row's history; where the row before is of the same user and goes on in this one,
     its items are known too (see :func:`recbole_sid.generator.sequences.chain`).
     """
-    sequences = seq.chain(*rows)
+    sequences = chain(*rows)
     of_item = np.repeat(np.arange(len(sequences.users)), np.diff(sequences.offsets))
     position = np.arange(len(sequences.items)) - sequences.offsets[of_item]
     targets = np.flatnonzero(position >= sequences.first_target[of_item])
@@ -57,21 +57,20 @@ def before_targets(rows: Rows) -> Spans:
 class EarlierItems:
     """What the user of each row of a split had before the row's target."""
 
-    def __init__(self, split: Rows, earlier: Sequence[Rows], n_users: int):
+    def __init__(self, split: Rows, earlier: Sequence[Sequences], n_users: int):
         """
         Args:
             split: the rows that are ranked, in their order.
-            earlier: the rows of the splits before it; all that their users had counts.
+            earlier: the splits before it; all that their users had counts.
             n_users: the number of user ids.
         """
         self.users = split[0]
         self._own = before_targets(split)
-        chains = [seq.chain(*rows) for rows in earlier if len(rows[0])]
         none = np.empty(0, dtype=np.int64)
         users = np.concatenate(
-            [none, *(np.repeat(chain.users, np.diff(chain.offsets)) for chain in chains)]
+            [none, *(np.repeat(part.users, np.diff(part.offsets)) for part in earlier)]
         )
-        items = np.concatenate([none, *(chain.items for chain in chains)])
+        items = np.concatenate([none, *(part.items for part in earlier)])
         first = np.searchsorted(np.sort(users), np.arange(n_users + 1))
         self._earlier = Spans(items[np.argsort(users, kind="stable")], first[:-1], first[1:])
 

@@ -38,7 +38,8 @@ def comparison_tables(document: Document) -> list[Table]:
     reach = [name for name in names if name.partition("_")[0].partition("@")[0] in _REACH]
     cost = [name for name in names if name in _COSTS]
     dataset = spelled(str(result["dataset"]))
-    tested = {result["metric"]: result["significance"], **result["further_significance"]}
+    # Comparisons of before have neither further tests nor withheld items.
+    tested = {result["metric"]: result["significance"], **result.get("further_significance", {})}
     differences = [
         (f"{heading(name)} less {spelled(str(against))}", tests)
         for name, found in tested.items()
@@ -90,8 +91,8 @@ def _split(result: Mapping[str, Any]) -> str:
 
 
 def _reach(result: Mapping[str, Any]) -> str:
-    share = result["withheld_items"]
-    withheld = f" ({share:.3g} of the items are withheld from training)" if share else ""
+    share = result.get("withheld_items")
+    withheld = f" ({share:.3g} of all items are withheld from training)" if share else ""
     sizes = "; ".join(
         f"{spelled(name)}: {size['items']:,} items, targets of {size['users']:,} users"
         for name, size in result["targets"].items()

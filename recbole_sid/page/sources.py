@@ -18,8 +18,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _AGAIN = "make it again"
 _KNOWN = "a folder of run, tokenize, compare, tune or sids"
 _OF_COMPARISON = (
-    *("dataset", "metric", "models", "best", "grid", "significance", "further_significance"),
-    *("counts", "split_hash", "split_times", "withheld_items", "targets", "cold_below"),
+    *("dataset", "metric", "models", "best", "grid", "significance"),
+    *("counts", "split_hash", "split_times", "targets", "cold_below"),
 )
 _OF_SID_REPORT = ("dataset", "sets", "settings", "correlations", "scored_as_one", "least_p")
 _OF_SEARCH = (

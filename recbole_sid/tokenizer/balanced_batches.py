@@ -65,7 +65,8 @@ class BalancedBatches:
     batch is kept for positives: anchors that have one at a level, but not in the batch, get one,
     drawn uniformly. Room that one level does not need goes to the next, narrower one, and where
     there is too little, the later anchors get none. Whenever an anchor has a positive at a level,
-    the batch holds some anchor with one there, unless ``batch_positives`` is 0.
+    the batch holds some anchor with one there, unless ``batch_positives`` is 0. Where no item
+    has a positive, all rows are anchors.
 
     Randomness comes from torch's global generator, all of an epoch's when it begins.
     """
@@ -78,7 +79,7 @@ class BalancedBatches:
         """
         self._labels = labels
         self._groups = [_Groups(level) for level in labels.T]
-        self._room = settings.room_for_positives
+        self._room = settings.room_for_positives if (labels >= 0).any() else 0
         self._n_anchors = settings.batch_size - self._room
         self._with_positive = np.zeros(labels.shape[1], np.int64)
         self._n_met = 0

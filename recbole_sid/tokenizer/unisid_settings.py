@@ -83,13 +83,13 @@ class UniSIDSettings(
             self.pair_levels,
             f"0 to the number of levels, {self.levels}, or ~ for all",
         )
-        source = self.granularity_source
+        source, pairs = self.granularity_source, self.pair_levels
         require(
-            source != "none" or self.second_view or self.pair_levels != 0,
+            source != "none" or self.second_view or pairs in (None, self.levels),
             "tokenizer_granularity_source",
             source,
-            "category or clusters with tokenizer_second_view: false and tokenizer_pair_levels: 0, "
-            "where nothing else would be a positive",
+            "category or clusters where a level has neither second views nor pairs for positives",
+            "Or set tokenizer_second_view to true, or tokenizer_pair_levels to ~.",
         )
         apart = self.apart_weight
         require(0 <= apart <= 1, "tokenizer_apart_weight", apart, "0 to 1")

@@ -125,13 +125,10 @@ def test_any_lengths(lengths, tmp_path_factory):
             np.testing.assert_array_equal(getattr(found, name), array, err_msg=name)
 
 
-def test_the_matrix_of_users_and_items_is_recboles():
-    _, ours, theirs = both({})
-    mine, stock = ours.build()[0], theirs.build()[0]
-    assert (mine.inter_matrix() != stock.inter_matrix()).nnz == 0
-    assert mine.inter_matrix().sum() == len(mine) + len(torch.unique(mine.inter_feat["user_id"]))
-    with pytest.raises(NotImplementedError, match="values of a user's first"):
-        mine.inter_matrix(value_field="rating")
+def test_a_matrix_that_would_lack_first_items_is_refused():
+    _, ours, _ = both({})
+    with pytest.raises(NotImplementedError, match="take split_sequences"):
+        ours.build()[0].inter_matrix()
 
 
 def test_a_saved_data_set_is_read_again(tmp_path):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from recbole_sid.generator.beam import Ranked
 from recbole_sid.generator.catalogue import Catalogue
+from recbole_sid.generator.sequences import chain
 from recbole_sid.model.exclusion import (
     EarlierItems,
     Spans,
@@ -69,7 +70,7 @@ def test_earlier_items_are_all_that_a_user_had_before_the_target(sequences):
             split += part
         expected += [sorted(set(history)) for _, history, _ in samples[half + 1 :]]
     train, valid, test = (rows_of(split) for split in splits)
-    known = EarlierItems(test, [train, valid], len(sequences) + 1)
+    known = EarlierItems(test, [chain(*train), chain(*valid)], len(sequences) + 1)
     found = known.of(np.arange(len(expected))).tolist()
     assert [[item for item in row if item] for row in found] == expected
     for row, items in enumerate(expected):  # whatever the batch

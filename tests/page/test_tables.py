@@ -93,7 +93,7 @@ def test_withheld_items_are_told() -> None:
     one = row("A", 0.25)
     one["cells"]["recall_unseen@10"] = {"mean": 0.5, "sd": None, "n": 1}
     _, reach = compared(one, withheld_items=0.05)
-    assert "unseen ones none (0.05 of the items are withheld from training). " in reach.note
+    assert "unseen ones none (0.05 of all items are withheld from training). " in reach.note
 
 
 def test_what_all_rows_have_is_no_best() -> None:

@@ -170,3 +170,9 @@ def test_an_epoch_depends_on_the_generator_when_it_begins():
 def test_bounds(size, share, key):
     with pytest.raises(InputError, match=key):
         BatchSettings(levels=3, codebook_size=256, batch_size=size, batch_positives=share)
+
+
+def test_without_positives_all_rows_are_anchors():
+    of_none = batches([[-1, -1, -1]] * 10, size=8, share=0.5)
+    assert len(of_none) == 2
+    assert [(batch.n_anchors, len(batch.rows)) for batch in of_none.epoch()] == [(8, 8), (2, 2)]

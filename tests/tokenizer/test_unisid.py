@@ -298,7 +298,7 @@ def test_missing_inputs_are_refused(bert):
         ({"batch_size": 1}, "tokenizer_batch_size"),
         ({"granularity_near_cosine": 0.0}, "tokenizer_granularity_near_cosine"),
         (
-            {"granularity_source": "none", "second_view": False, "pair_levels": 0},
+            {"granularity_source": "none", "second_view": False, "pair_levels": 1},
             "tokenizer_granularity_source",
         ),
         ({"repulsion": "hamr", "repulsion_radius": 3}, "tokenizer_repulsion_radius"),
