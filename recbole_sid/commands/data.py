@@ -32,8 +32,9 @@ def prepare_command(arguments: Sequence[str]) -> None:
     values |= {key: str(values[key]) for key in ("name", "memory_limit") if key in values}
     with logging_run():
         report = prepare(**values)
-    for key in ("users", "items_with_interactions", "interactions"):
-        print(f"{key.replace('_', ' ')}: {report['result'][key]:,}")
+    for key in ("users", "items_with_interactions", "interactions", "positive"):
+        if key in report["result"]:  # positive, where labels were asked for
+            print(f"{key.replace('_', ' ')}: {report['result'][key]:,}")
     print(f"folder: {report['folder']}")
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import recbole_sid
+from recbole_sid import cli
 from recbole_sid.parsing import read_yaml
 from tests.preparing.feeds import INTER, lines_of, make, write_feed
 
@@ -66,6 +68,18 @@ def test_any_positive_event_gives_the_label(
     config = read_yaml(tmp_path / "out" / "ads" / "ads.yaml")
     assert config["LABEL_FIELD"] == "label"
     assert config["load_col"]["inter"] == ["user_id", "item_id", "timestamp", "label"]
+
+
+def test_the_command_says_how_many_are_positive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ads.yaml").write_text(yaml.safe_dump(labelled(tmp_path)))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["prepare", "--mapping=ads.yaml", "--output=out"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "users: 2", "items with interactions: 2", "interactions: 4", "positive: 3",
+        "folder: out/ads",
+    ]  # fmt: skip
 
 
 def test_conversions_alone_may_be_positive(tmp_path: Path) -> None:
