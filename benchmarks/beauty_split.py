@@ -12,6 +12,7 @@ from pathlib import Path
 
 from recbole_sid import datasets
 from recbole_sid.config import Config
+from recbole_sid.model.dataset import split_rows
 
 PUBLISHED = {"users": 22_363, "items": 12_101, "interactions": 198_502}
 
@@ -43,17 +44,16 @@ def main(data_path: str) -> int:
     print(counts, "as published" if counts == PUBLISHED else f"but published are {PUBLISHED}")
     failed = counts != PUBLISHED
     for name, loader, back in (("valid", loaders[1], 2), ("test", loaders[2], 1)):
-        rows = loader.dataset.inter_feat
         wrong = 0
-        for user, history, length, target in zip(
-            rows["user_id"], rows["item_id_list"], rows["item_length"], rows["item_id"], strict=True
-        ):
+        for user, history, length, target in zip(*split_rows(loader.dataset, config), strict=True):
             sequence = sequences[users[user]]
             expected = sequence[: len(sequence) - back][-window:]
             same = items[history[:length]].tolist() == expected and items[target] == sequence[-back]
             wrong += not same
         failed |= wrong > 0
-        print(f"{name}: {len(rows)} users, {wrong} differ from the published leave-one-out split")
+        print(
+            f"{name}: {len(loader.dataset)} users, {wrong} differ from the published leave-one-out split"
+        )
     return int(failed)
 
 

@@ -179,7 +179,7 @@ def decode(values: dict, n_users: int, rounds: int) -> Iterator[dict]:
     trainer, loaders = a_trainer(values, "codes")
     model = trainer.model.eval()
     catalogue = model.generator.catalogue
-    interaction = loaders[2].dataset.inter_feat[torch.randperm(len(loaders[2].dataset))[:n_users]]
+    interaction = loaders[2].dataset[torch.randperm(len(loaders[2].dataset))[:n_users]]
     users, history, lengths = model.history(interaction)
     tokens = Tokens(catalogue, model.max_seq_length)
     inputs = tokens.inputs(history, lengths)

@@ -1,6 +1,6 @@
-"""Items that no model is trained on: what can recommend an item that nobody has had yet?
+"""Items without interactions in training: what can recommend an item that nobody has had yet?
 
-No interaction with them is trained on. Tokenizers read their content, as that of all items, and a
+Their interactions are dropped. Tokenizers read their content, as that of all items, and a
 softmax over all items has them as negatives. So only content can lead to such an item. Which ones
 these are follows from the raw ids of the catalogue alone: the same for all models and seeds.
 """
