@@ -51,9 +51,8 @@ def main(data_path: str) -> int:
             same = items[history[:length]].tolist() == expected and items[target] == sequence[-back]
             wrong += not same
         failed |= wrong > 0
-        print(
-            f"{name}: {len(loader.dataset)} users, {wrong} differ from the published leave-one-out split"
-        )
+        n_users = len(loader.dataset)
+        print(f"{name}: {n_users} users, {wrong} differ from the published leave-one-out split")
     return int(failed)
 
 

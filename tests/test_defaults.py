@@ -154,6 +154,7 @@ def test_recbole_models_keep_their_stock_settings(monkeypatch):
             "collision_capacity",
             "collision_headroom",
             "split_times",
+            "withheld_items",
             "prompt_template",
         }
         assert {k for k in ours.keys() - stock.keys() if not k.startswith("item_")} == own

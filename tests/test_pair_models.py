@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 import recbole_sid
@@ -51,7 +52,7 @@ def test_pairs_see_the_training_split_alone(tmp_path):
     _, (train, valid, test) = read_data(config)
     found = training_interactions(train.dataset, config)
     pairs = set(zip(found.users.tolist(), (found.items + 1).tolist(), strict=True))
-    rows = train.dataset.inter_feat
+    rows = train.dataset[torch.arange(len(train.dataset))]
     users, targets = rows["user_id"].numpy(), rows["item_id"].numpy()
     first = {user: items[0] for user, items in zip(
         users.tolist(), rows["item_id_list"].numpy().tolist(), strict=True)}  # fmt: skip

@@ -53,7 +53,7 @@ def read_catalogue(runs: Sequence[Run]) -> Catalogue:
 
 def _read(run: Run) -> Catalogue:
     # A run of a RecBole model keeps only those of our settings that somebody gave.
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"additional_feat_suffix": None}
     for name in ("items", "schema"):
         values |= read_yaml(resource_dir("properties") / f"{name}.yaml")
     values |= run.config

@@ -67,7 +67,7 @@ def test_hits_are_those_of_the_item_itself_where_items_share_a_sid(tmp_path, cac
     result = recbole_sid.run("H2Rec", "ml-100k", config_dict=settings)
     _, model, *_, test_data = open_run(tmp_path / "run" / WEIGHTS, {})
     assert len(np.unique(model.sids.codes, axis=0)) <= 8
-    rows = test_data.dataset.inter_feat
+    rows = test_data.dataset[torch.arange(len(test_data.dataset))]
     targets = rows["item_id"]
     every_item = torch.arange(1, model.sids.n_items + 1).expand(len(targets), -1)
     with torch.no_grad():

@@ -248,7 +248,11 @@ def search(folder: Path, **values: Any) -> Path:
 
 
 def _hash(config: Mapping[str, Any]) -> str:
-    values: Any = {**config, "data_path": str(Path(config["data_path"], config["dataset"]))}
+    values: Any = {
+        "additional_feat_suffix": None,
+        **config,
+        "data_path": str(Path(config["data_path"], config["dataset"])),
+    }
     return run_folder.data_hash(values)
 
 
