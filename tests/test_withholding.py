@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_sid import cli
+from recbole_sid.comparison.splits import data_key, read_split
 from recbole_sid.errors import InputError
 from recbole_sid.model.dataset import split_rows
 from recbole_sid.quick_start import checked_config
@@ -103,6 +104,21 @@ def test_withheld_items_are_targets_of_validation_and_test_alone(made, model):
     assert test == [
         ("u1", "abcde", "f"), ("u2", "abcd", "w"), ("u3", "abcw", "d"), ("u5", "hgf", "e"),
     ]  # fmt: skip
+
+
+def test_a_comparison_counts_who_is_left_and_builds_each_data_once(made):
+    def key(model: str, **changes) -> str:
+        given = {**made, "train_neg_sample_args": None, **changes}
+        return data_key(checked_config(model, "made", config_dict=given, command_line=[]))
+
+    config = checked_config(
+        "TIGER", "made", config_dict=made | {"withheld_items": 0.1}, command_line=[]
+    )
+    counts = read_split(config).counts
+    assert (counts["users"], counts["test"]) == (4, 4)
+    assert key("TIGER") == key("IntRR")
+    assert key("TIGER") != key("TIGER", withheld_items=0.1)
+    assert key("TIGER") != key("SASRec")  # both kinds of data sets are looked at
 
 
 def test_general_models_have_the_same_targets(made):

@@ -125,6 +125,17 @@ def test_any_lengths(lengths, tmp_path_factory):
             np.testing.assert_array_equal(getattr(found, name), array, err_msg=name)
 
 
+def test_rows_that_leave_one_out_do_not_continue_each_other():
+    config, ours, theirs = both({"MAX_ITEM_LIST_LENGTH": 3})
+    mine, stock = (each.build()[0] for each in (ours, theirs))
+    every_other = torch.arange(0, len(mine), 2)
+    mine, stock = (each.copy(each.inter_feat[every_other]) for each in (mine, stock))
+    expected = chain(*split_rows(stock, config))
+    assert len(expected.users) > len(set(expected.users.tolist()))
+    for name, array in vars(expected).items():
+        np.testing.assert_array_equal(getattr(split_sequences(mine, config), name), array)
+
+
 def test_a_matrix_that_would_lack_first_items_is_refused():
     _, ours, _ = both({})
     with pytest.raises(NotImplementedError, match="take split_sequences"):
