@@ -108,7 +108,7 @@ def test_withheld_items_are_targets_of_validation_and_test_alone(made, model):
 
 def test_a_comparison_counts_who_is_left_and_builds_each_data_once(made):
     def key(model: str, **changes) -> str:
-        given = {**made, "train_neg_sample_args": None, **changes}
+        given = {**made, "train_neg_sample_args": None, "MAX_ITEM_LIST_LENGTH": 20, **changes}
         return data_key(checked_config(model, "made", config_dict=given, command_line=[]))
 
     config = checked_config(
