@@ -18,10 +18,12 @@ import pandas as pd
 import recbole.data.dataset.dataset
 import recbole.data.utils
 from pandas._libs.parsers import STR_NA_VALUES
+from recbole.utils import ModelType
 
 from recbole_sid import registry
 from recbole_sid.items.interactions import check_rows
 from recbole_sid.model.dataset import SequenceDataset
+from recbole_sid.model.history_loader import leave_out_histories
 from recbole_sid.splitting import parse_times, split_at
 from recbole_sid.withholding import withhold
 
@@ -66,7 +68,8 @@ def reads_sequences(config: Any) -> bool:
 def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
     """RecBole's three loaders, without its unasked ``pickle.load`` (recbole/data/utils.py:113-121).
 
-    A pickle is read only when ``dataloaders_save_path`` names it.
+    A pickle is read only when ``dataloaders_save_path`` names it. Under ``exclude_history`` those
+    of RecBole's sequential models leave histories out; our models do so in their search.
     """
     _warn_about_pickle(config, "dataloaders_save_path")
     with _empty_checkpoint_dir(config, "save_dataloaders"):
@@ -78,6 +81,9 @@ def data_preparation(config: Any, dataset: Any) -> tuple[Any, Any, Any]:
         for loader, generator in zip(loaders, generators, strict=True):
             loader.generator = generator
             loader.sampler.generator = generator
+    sequential = config["MODEL_TYPE"] is ModelType.SEQUENTIAL
+    if config["exclude_history"] and sequential and registry.model(config["model"]) is None:
+        return leave_out_histories(config, loaders)
     return loaders
 
 

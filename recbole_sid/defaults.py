@@ -57,8 +57,8 @@ def merged(
 
     overall = read_yaml(resource_dir("properties") / "overall.yaml")
     if spec is None:
-        run_keys = settings.keys(RunSettings)
-        general = [{key: overall[key] for key in run_keys}]
+        kept = {*settings.keys(RunSettings), "exclude_history"}
+        general = [{key: overall[key] for key in kept}]
         used: list[registry.ComponentSpec] = []
         components: list[dict[str, Any]] = []
     else:

@@ -96,22 +96,18 @@ def _check_filters(settings: Settings, ours: bool) -> None:
     for key in ("exclude_history", "filter_unavailable"):
         on = settings.get(key, False)
         require(isinstance(on, bool), key, on, "true or false")
-    for key, off, of_recbole in (
-        (
-            "exclude_history",
-            "False",
-            "its general models leave the history out always, its sequential ones cannot",
-        ),
-        ("filter_unavailable", "False", "it ranks all items"),
-        ("allowed_items", "empty (~)", "it ranks all items"),
+    for key, off in (
+        ("exclude_history", None),
+        ("filter_unavailable", "False"),
+        ("allowed_items", "empty (~)"),
     ):
-        value = settings.get(key)
-        if value in (None, False):
+        if settings.get(key) in (None, False):
             continue
-        if not ours:
+        value = settings[key]
+        if not ours and off is not None:
             raise InputError(
-                f"setting '{key}' is {value!r}, but the model is RecBole's: {of_recbole}. Set it "
-                f"to {off}, or choose a model of recbole_sid"
+                f"setting '{key}' is {value!r}, but the model is RecBole's, which ranks all items. "
+                f"Set it to {off}, or choose a model of recbole_sid"
             )
         if any(mode != "full" for mode in _modes(settings)):
             raise InputError(

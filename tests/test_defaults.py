@@ -155,6 +155,7 @@ def test_recbole_models_keep_their_stock_settings(monkeypatch):
             "collision_headroom",
             "split_times",
             "withheld_items",
+            "exclude_history",
             "prompt_template",
         }
         assert {k for k in ours.keys() - stock.keys() if not k.startswith("item_")} == own

@@ -435,7 +435,7 @@ def test_rules_that_name_nothing_are_refused(tmp_path):
             lists_of(given_)
 
 
-@pytest.mark.parametrize("key", ["filter_unavailable", "allowed_items", "exclude_history"])
+@pytest.mark.parametrize("key", ["filter_unavailable", "allowed_items"])
 @pytest.mark.parametrize("model", ["SASRec", "Pop"])
 def test_recboles_models_are_refused(model, key, tmp_path):
     given_ = campaigns(tmp_path, {})

@@ -34,11 +34,16 @@ def test_sampled_evaluation_needs_a_sid_for_every_item(data, mode):
 
 
 @pytest.mark.parametrize("model", ["SASRec", "BPR", "Pop"])
-def test_recboles_models_cannot_exclude_the_history(data, model):
+def test_recboles_models_exclude_the_history_of_whole_lists(data, model):
     given = {"train_neg_sample_args": None} if model == "SASRec" else {}
-    with pytest.raises(InputError, match="'exclude_history' is True, but the model is RecBole's"):
-        configure(data, model, exclude_history=True, **given)
-    configure(data, model, exclude_history=False, **given)
+    assert configure(data, model, **given)["exclude_history"] is False
+    hashes = {
+        configure(data, model, exclude_history=on, **given).settings_hash() for on in (False, True)
+    }
+    assert len(hashes) == 2
+    sampled = {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "uni100"}
+    with pytest.raises(InputError, match="'exclude_history' is True, but 'eval_args: mode'"):
+        configure(data, model, exclude_history=True, eval_args=sampled, **given)
 
 
 def test_sampled_lists_cannot_exclude_the_history(data):

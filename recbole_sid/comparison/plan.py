@@ -310,10 +310,11 @@ def _tested_metrics(runs: Sequence[Run]) -> tuple[tuple[str, int], ...]:
     names = {str(run.config["valid_metric"]).lower() for run in runs}
     lengths = {tuple(run.config["topk"]) for run in runs}
     measured = {tuple(name.lower() for name in run.config["metrics"]) for run in runs}
-    if len(names) > 1 or len(lengths) > 1 or len(measured) > 1:
+    again = {run.config["exclude_history"] for run in runs}
+    if any(len(found) > 1 for found in (names, lengths, measured, again)):
         raise InputError(
-            "metrics, topk and valid_metric must be the same for all models: leave them out of "
-            "the settings of a single one"
+            "metrics, topk, valid_metric and exclude_history must be the same for all models: "
+            "leave them out of the settings of a single one"
         )
     metric, _, k = names.pop().partition("@")
     require(metric in METRICS, "valid_metric", metric, "one of Recall, NDCG, MRR, Hit, with @k")

@@ -75,6 +75,7 @@ def figures(plan: Plan, ended: Mapping[str, Ended], split: Split) -> dict[str, A
         "split_hash": split.hashes,
         "split_times": None if times is None else [spelled(time) for time in times],
         "withheld_items": plan.runs[0].config["withheld_items"],
+        "exclude_history": plan.runs[0].config["exclude_history"],
         "targets": groups.sizes,
         "cold_below": plan.settings.cold_below,
         "resamples": plan.settings.resamples,
@@ -248,7 +249,7 @@ def significance(
 
 
 def _history(config: Any) -> str:
-    """What a model knows of a user, in words."""
+    """How much a model knows of a user, in words."""
     if str(config["MODEL_TYPE"]) == "ModelType.SEQUENTIAL":
         return f"the last {config['MAX_ITEM_LIST_LENGTH']}"
-    return "all, none listed again"
+    return "all"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,8 +54,7 @@ def markdown(result: dict[str, Any]) -> str:
         f"same users, items, histories and targets. sha256 of the test split: `{hashes['test']}`, "
         f"validation `{hashes['valid'][:16]}`, training `{hashes['train'][:16]}`.",
         "Mean over seeds" + (" ± sample standard deviation" if _has_sd(result) else "") + "; best "
-        "in bold. RecBole's general models never list what a user had before; sequential ones and "
-        f"semantic-ID models may.{_tuning(result)}",
+        f"in bold. {listed_again(result)}{_tuning(result)}",
         "## Test",
         _grid(result, _metrics(result, "test"), [_history]),
         *_significance(result),
@@ -97,6 +96,17 @@ def table(result: dict[str, Any]) -> str:
         shown = ["" if value is None else value for value in (row["trials"], state(row), *values)]
         writer.writerow(map(in_csv, [row["model"], row["class"], *shown]))
     return lines.getvalue()
+
+
+def listed_again(result: Mapping[str, Any]) -> str:
+    """Whether lists may hold what the user had before."""
+    if result["exclude_history"]:
+        return "No list holds what its user had before the target (exclude_history)."
+    return (
+        "RecBole's general models never list what a user had before; sequential ones and "
+        "semantic-ID models may (exclude_history is off), which costs them places where nobody "
+        "takes an item twice."
+    )
 
 
 def _split(result: dict[str, Any]) -> str:

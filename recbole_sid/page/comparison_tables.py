@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from recbole_sid.comparison.grid_table import SPLITS, grid_cells
-from recbole_sid.comparison.writing import state
+from recbole_sid.comparison.writing import listed_again, state
 from recbole_sid.page.sources import Document, spelled
 from recbole_sid.page.tables import Cell, Table, best_of, heading, number, word
 
@@ -55,7 +55,9 @@ def comparison_tables(document: Document) -> list[Table]:
     )
     history: _Told = ("Sees of a history", False, lambda row: word(row["history"]))
     trials: _Told = ("Tuning trials", True, _trials)
-    whole = f"{note}{marked} {_split(result)}"
+    # Comparisons of before did not write what was the rule then.
+    again = listed_again({"exclude_history": False, **result})
+    whole = f"{note}{marked} {_split(result)} {again}"
     # A comparison without a finished run has a test table too, to say what failed and why.
     tables = [_compared(f"Test, {dataset}", result, test, whole, differences, history)]
     if valid:

@@ -72,6 +72,9 @@ def test_the_tables_say_the_same(folder):
     assert f"{pop['test/ndcg@10']['mean']:.4f}" in rows(text, "Test")["Pop"][4]
     assert "±" not in text.replace("what ± says", "")
     assert "Full ranking at item level" in text
+    assert "No list holds what its user had before the target" in text
+    told = markdown({**found, "exclude_history": False})
+    assert "RecBole's general models never list what a user had before; sequential ones" in told
     lines = list(csv.DictReader((folder / "out" / "comparison.csv").open()))
     assert float(lines[1]["test/ndcg@10 mean"]) == pop["test/ndcg@10"]["mean"]
     assert lines[1]["test/ndcg@10 sd"] == ""

@@ -65,6 +65,16 @@ def test_what_is_tested(made):
         assert make_plan(["Pop"], None, [], {**made, **changes}).tested == tested
 
 
+def test_all_models_list_a_history_again_or_none(made, tmp_path):
+    runs = make_plan(["SASRec", "Pop", "TIGER"], None, [], made).runs
+    assert [run.config["exclude_history"] for run in runs] == [True] * 3
+    runs = make_plan(["SASRec", "TIGER"], None, [], {**made, "exclude_history": False}).runs
+    assert [run.config["exclude_history"] for run in runs] == [False] * 2
+    file = write(tmp_path, {"models": {"SASRec": {"exclude_history": False}}})
+    with pytest.raises(InputError, match="valid_metric and exclude_history must be the same"):
+        make_plan(["SASRec", "Pop"], file, [], made)
+
+
 def test_what_would_bring_runs_into_the_table(made, tmp_path):
     runs = tmp_path / "out" / "runs"
     for name in ("B-P-2020", "Pop-2020", "Pop-7", "random+tiger-2020", "half-1", "notes"):

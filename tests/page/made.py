@@ -46,6 +46,7 @@ AROUND = {
     "split_hash": {"test": "ab12"},
     "split_times": None,
     "withheld_items": 0.0,
+    "exclude_history": True,
     "targets": {"head": {"users": 3, "items": 2}, "cold": {"users": 1, "items": 4}},
     "cold_below": 5,
 }

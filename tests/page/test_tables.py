@@ -59,7 +59,8 @@ def test_a_comparison_says_what_it_was_made_on() -> None:
     assert [cells[-1].text for cells in test.rows] == ["the last 20"] * 2
     assert test.note.endswith(
         "4 users, 6 items, 1,600 interactions; of each user's items the last one tests and the one "
-        "before it validates: 3 validate and 4 test; sha256 of the test split ab12."
+        "before it validates: 3 validate and 4 test; sha256 of the test split ab12. No list holds "
+        "what its user had before the target (exclude_history)."
     )
     assert reach.note.endswith(
         "cold ones have fewer than 5, unseen ones none. head: 2 items, targets of 3 users; cold: 4 "
@@ -87,6 +88,14 @@ def test_differences_of_all_metrics_that_were_tested_are_told() -> None:
     assert test.rows[1][3:5] == (
         Cell("-0.2500 * (p 0.0100)", -0.25), Cell("-0.1250 (p 0.5000)", -0.125)
     )  # fmt: skip
+
+
+def test_a_comparison_of_before_let_lists_repeat() -> None:
+    content = {"dataset": "made", "metric": "test/ndcg@10", "models": [row("A", 0.25)]}
+    content |= {"significance": {}, **made.AROUND}
+    del content["exclude_history"]
+    (test,) = comparison_tables(Document("x", content))
+    assert test.note.endswith("which costs them places where nobody takes an item twice.")
 
 
 def test_withheld_items_are_told() -> None:
