@@ -1,7 +1,7 @@
 """Engine ``ray``: Ray Tune on the processors of this machine, with ASHA.
 
 Ray Tune decides which trials go on: after ``asha_grace`` validations, and again whenever there have
-been ``asha_reduction`` times as many, a trial goes on if its score is among the best
+been ``asha_reduction`` times as many, a trial goes on if its best score so far is among the best
 1 / ``asha_reduction`` of those that have come that far (ASHA, arXiv 1810.05934). What is proposed
 comes from the same draws as with engine ``recbole``. A search that goes on tells Ray Tune the
 validations of its ended trials again, in their order, without training them.
@@ -10,6 +10,7 @@ validations of its ended trials again, in their order, without training them.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import logging
 import os
@@ -116,7 +117,7 @@ def _searcher(plan: Plan, journal: Journal) -> Any:
                     self._end(record)  # nothing that ASHA would have heard of
                     continue
                 self.going[trial_id] = (trial, settings, record, [])
-                return {"job": job, "kept": record}
+                return {"job": job, "kept": record, "bigger": plan.bigger}
             return Searcher.FINISHED
 
         def _propose(self) -> tuple[int, dict[str, Any]]:
@@ -171,7 +172,7 @@ def _searcher(plan: Plan, journal: Journal) -> Any:
                 # ASHA may stop a trial that has just come to its end.
                 state: State = "finished" if last["last"] else "stopped"
                 seconds = round(last["time_total_s"], 1)
-                best = last["best"], json.loads(last["metrics"])
+                best = last["score"], json.loads(last["metrics"])
                 self._end(Record(trial, settings, state, *best, curve, seconds=seconds))
 
         def save(self, checkpoint_path: str) -> None:
@@ -189,8 +190,11 @@ def _train(config: dict[str, Any]) -> None:
 
     kept: Record | None = config["kept"]
     if kept is not None:
-        for epoch, score in kept.evaluations:
-            session.report({"score": score, "epoch": int(epoch), "current": score})
+        better = max if config["bigger"] else min
+        scores = [score for _, score in kept.evaluations]
+        best = itertools.accumulate(scores, better)
+        for (epoch, score), so_far in zip(kept.evaluations, best, strict=True):
+            session.report({"score": so_far, "epoch": int(epoch), "current": score})
         if kept.state == "failed":
             raise RuntimeError(kept.reason)
         return
@@ -198,10 +202,9 @@ def _train(config: dict[str, Any]) -> None:
     job: Prepared = config["job"]
 
     def report(evaluation: dict[str, Any]) -> None:
-        # Ray goes by `score`: here that of this validation, not of the best one so far.
-        # It would flatten a mapping.
-        own = {"score": evaluation["current"], "best": evaluation["score"]}
-        session.report({**evaluation, **own, "metrics": json.dumps(evaluation["metrics"])})
+        # ASHA goes by `score`, the best one so far: a run keeps its best epoch, so that what
+        # overfits later is not worth less. Ray would flatten a mapping.
+        session.report({**evaluation, "metrics": json.dumps(evaluation["metrics"])})
 
     record = execute(job, report)
     write_json(job.folder / RECORD, asdict(record))

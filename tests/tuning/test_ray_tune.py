@@ -50,7 +50,7 @@ def searcher(tmp_path):
 
 def heard(epoch: int, current: float, best: float) -> dict:
     return {
-        "epoch": epoch, "current": current, "score": current, "best": best, "last": epoch == 1,
+        "epoch": epoch, "current": current, "score": best, "last": epoch == 1,
         "metrics": json.dumps({"ndcg@10": best}), "time_total_s": 3.04,
     }  # fmt: skip
 
@@ -81,7 +81,7 @@ def test_a_search_tells_ray_the_same_again(searcher, tmp_path):
     assert first.suggest("d") == "FINISHED"
     second, journal = searcher()
     for name, record in (("a", done), ("b", stopped)):
-        assert second.suggest(name) == {"job": None, "kept": record}
+        assert second.suggest(name) == {"job": None, "kept": record, "bigger": True}
         second.on_trial_complete(name, {})
     assert second.suggest("c")["job"].params == three["job"].params
     # Stopped at the last validation, it has come to its end.
@@ -106,7 +106,33 @@ def test_a_trial_that_fails_is_kept_and_the_next_one_comes(searcher, monkeypatch
     assert search.suggest("b")["job"].trial == 2
     # ASHA has heard of it, so it will again.
     again, _ = searcher()
-    assert again.suggest("a") == {"job": None, "kept": failed}
+    assert again.suggest("a") == {"job": None, "kept": failed, "bigger": True}
+
+
+def test_asha_hears_of_the_best_score_so_far(searcher, monkeypatch):
+    pytest.importorskip("ray.air")
+    reported: list[tuple] = []
+    monkeypatch.setattr(
+        "ray.air.session.report", lambda one: reported.append((one["score"], one["current"]))
+    )
+    curve = [[0, 0.3], [1, 0.2], [2, 0.4]]
+    kept = Record(1, {}, "stopped", 0.4, {}, curve)
+    for bigger, expected in ((True, [0.3, 0.3, 0.4]), (False, [0.3, 0.2, 0.2])):
+        reported.clear()
+        ray_tune._train({"job": None, "kept": kept, "bigger": bigger})
+        assert reported == [(best, now) for best, (_, now) in zip(expected, curve, strict=True)]
+    # The same of a trial that is trained: it gives both.
+    search, _ = searcher()
+    one = search.suggest("a")
+
+    def execute(job, report):
+        report({"epoch": 1, "current": 0.2, "score": 0.3, "last": True, "metrics": {"m": 0.3}})
+        return kept
+
+    monkeypatch.setattr(ray_tune, "execute", execute)
+    reported.clear()
+    ray_tune._train(one)
+    assert reported == [(0.3, 0.2)]
 
 
 def test_several_at_a_time(searcher):
