@@ -110,7 +110,6 @@ def test_a_trial_that_fails_is_kept_and_the_next_one_comes(searcher, monkeypatch
 
 
 def test_asha_hears_of_the_best_score_so_far(searcher, monkeypatch):
-    pytest.importorskip("ray.air")
     reported: list[tuple] = []
     monkeypatch.setattr(
         "ray.air.session.report", lambda one: reported.append((one["score"], one["current"]))
