@@ -1,55 +1,125 @@
 """Finished runs of a comparison ranked again, with and without what a user had before.
 
     PYTHONPATH=. python benchmarks/relist.py COMPARISON --output FILE.jsonl [--models A,B]
+    PYTHONPATH=. python benchmarks/relist.py COMPARISON --into FOLDER --settings FILE --models A,B
 
-Nothing is trained: the weights are those of the runs, and ``exclude_history`` alone changes. A line
-of the output is a run; those that it holds are not ranked again. At the end a table of Markdown:
-means over seeds and, of several, sample standard deviations.
+Nothing is trained: the weights are those of the runs, and ``exclude_history`` alone changes. The
+first form ranks both ways: a line of the output is a run, those that it holds are not ranked again,
+and at the end there is a table of Markdown: means over seeds and, of several, sample standard
+deviations. The second one puts the runs, ranked without, in the folder of another comparison, where
+``compare --output=FOLDER`` with the same models and settings finds them finished (its result.json
+says ``ranked_again``); runs whose settings are others but for ``exclude_history`` are refused.
+The weights are then still those of the epoch that was best by lists that may repeat.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
-import recbole_sid
-from recbole_sid import compat
+from recbole_sid import compat, run_folder
+from recbole_sid.comparison.outcomes import Outcomes, save_outcomes
+from recbole_sid.comparison.plan import make_plan, with_batches
 from recbole_sid.config import Config
+from recbole_sid.evaluation import RecordingCollector
 from recbole_sid.parsing import read_yaml
 from recbole_sid.quick_start import trainer_class
 from recbole_sid.reading import read_data
+from recbole_sid.stored_run import open_run
 
 SPLITS = ("valid", "test")
 SHOWN = ("recall@10", "ndcg@10")
+# What the comparison must not say of a run that it did not train itself.
+NOT_OF_THE_RUN = ("exclude_history", "checkpoint_dir", "show_progress")
 
 
-def ranked(folder: Path, exclude: bool) -> dict[str, dict[str, float]]:
-    """The metrics of validation and test."""
-    settings = read_yaml(folder / "config.yaml")
-    if "generator" in settings:
-        found = recbole_sid.evaluate(
-            folder, exclude_history=exclude, metric_decimal_place=6, show_progress=False
-        )
-        return {split: found[f"{split}_result"] for split in SPLITS}
-    config = Config(config_dict={**settings, "exclude_history": exclude})
-    compat.numpy_aliases()
-    _, (train, *loaders) = read_data(config)
-    model = compat.get_model(config["model"])(config, train.dataset)
-    (weights,) = folder.glob("*.pth")
-    stored = torch.load(weights, weights_only=False)  # a run of this project
-    model.load_state_dict(stored["state_dict"])
-    model.load_other_parameter(stored["other_parameter"])
+def ranked(folder: Path, exclude: bool) -> tuple[dict[str, dict[str, float]], Outcomes]:
+    """The metrics of validation and test, and what the test split's users got."""
+    changes = {"exclude_history": exclude, "metric_decimal_place": 6, "show_progress": False}
+    if (folder / run_folder.WEIGHTS).is_file():
+        config, model, data, train, *loaders = open_run(folder / run_folder.WEIGHTS, changes)
+    else:
+        config = Config(config_dict={**read_yaml(folder / run_folder.CONFIG), **changes})
+        compat.numpy_aliases()
+        data, (train, *loaders) = read_data(config)
+        model = compat.get_model(config["model"])(config, train.dataset)
+        (weights,) = folder.glob("*.pth")
+        stored = torch.load(weights, weights_only=False)  # a run of this project
+        model.load_state_dict(stored["state_dict"])
+        model.load_other_parameter(stored["other_parameter"])
     with tempfile.TemporaryDirectory() as nothing_kept:
         config["checkpoint_dir"] = nothing_kept
         trainer = trainer_class(config)(config, model)
+        if config.model_spec is None:
+            trainer.eval_collector = RecordingCollector(config)
+        else:
+            trainer.splits = (train.dataset, loaders[0].dataset)
         trainer.eval_collector.data_collect(train)
-        results = [trainer.evaluate(loader, load_best_model=False) for loader in loaders]
-    return {split: dict(found) for split, found in zip(SPLITS, results, strict=True)}
+        found = {"valid": dict(trainer.evaluate(loaders[0], load_best_model=False))}
+        trainer.eval_collector.start_recording()
+        found["test"] = dict(trainer.evaluate(loaders[1], load_best_model=False))
+    return found, trainer.eval_collector.outcomes(data)
+
+
+def differences(stored: dict[str, Any], planned: dict[str, Any]) -> list[str]:
+    """Settings of a run that are not the planned ones; those that it did not know are left out."""
+    keys = (stored.keys() & planned.keys()) - set(NOT_OF_THE_RUN)
+    return [
+        f"{key}: {stored[key]}, now {planned[key]}"
+        for key in sorted(keys)
+        if stored[key] != planned[key]
+    ]
+
+
+def put_into(arguments: argparse.Namespace) -> None:
+    """The second form: the runs of the plan that the old comparison has, in the new folder."""
+    old = arguments.comparison / "runs"
+    any_run = next(old.iterdir())
+    known = read_yaml(any_run / run_folder.CONFIG)
+    given = {
+        "dataset": known["dataset"],
+        "data_path": arguments.data_path,
+        "output": str(arguments.into),
+        "seeds": arguments.seeds,
+    }
+    plan = make_plan(arguments.models.split(","), arguments.settings, (), given)
+    n_items = read_data(plan.runs[0].config)[0].item_num - 1
+    for run in with_batches(plan, n_items).runs:
+        source = old / run.name
+        if not (source / run_folder.RESULT).is_file() or run.folder.exists():
+            continue
+        changed = differences(read_yaml(source / run_folder.CONFIG), run.config.to_plain())
+        if changed:
+            raise SystemExit(f"{run.name} was trained with other settings: {'; '.join(changed)}")
+        found, outcomes = ranked(source, exclude=True)
+        result = run_folder.read_json(source / run_folder.RESULT, "run it again")
+        result |= {
+            "settings_hash": run.config.settings_hash(),
+            "inputs_hash": run_folder.inputs_hash(run.config),
+            "best_valid_score": found["valid"][plan_metric(run.config)],
+            "best_valid_result": found["valid"],
+            "test_result": found["test"],
+            "ranked_again": True,
+        }
+        run_folder.start(run.config)
+        for name in (run_folder.SIDS, run_folder.TIMING, run_folder.LOG):
+            if (source / name).is_file():
+                shutil.copy(source / name, run.folder / name)
+        save_outcomes(run.folder / run_folder.OUTCOMES, outcomes)
+        run_folder.write_json(run.folder / run_folder.RESULT, result)
+        print(run.name, found["test"], flush=True)
+
+
+def plan_metric(config: Config) -> str:
+    """The name of the metric that validation goes by, as results spell it."""
+    return str(config["valid_metric"]).lower()
 
 
 def table(lines: list[dict]) -> str:
@@ -77,10 +147,18 @@ def table(lines: list[dict]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("comparison", type=Path)
-    parser.add_argument("--output", type=Path, required=True)
+    to = parser.add_mutually_exclusive_group(required=True)
+    to.add_argument("--output", type=Path)
+    to.add_argument("--into", type=Path)
     parser.add_argument("--models")
+    parser.add_argument("--settings", type=Path)
+    parser.add_argument("--data_path", default="dataset")
+    parser.add_argument("--seeds", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.into:
+        put_into(arguments)
+        return 0
     file = arguments.output
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     wanted = arguments.models.split(",") if arguments.models else None
@@ -89,7 +167,7 @@ def main() -> int:
         known = any(line["model"] == model and line["seed"] == seed for line in lines)
         if known or (wanted and model not in wanted) or not (folder / "result.json").is_file():
             continue
-        found = {how: ranked(folder, how == "without") for how in ("all", "without")}
+        found = {how: ranked(folder, how == "without")[0] for how in ("all", "without")}
         lines.append({"model": model, "seed": seed, **found})
         with file.open("a") as out:
             out.write(json.dumps(lines[-1]) + "\n")

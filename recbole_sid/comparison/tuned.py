@@ -69,9 +69,13 @@ def _result(folder: Path, where: str) -> dict[str, Any]:
     return result
 
 
-def _split(settings: Mapping[str, Any]) -> tuple[Any, ...]:
+def _split(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What validates and what tests, one spelling for equal ones."""
     arguments = settings.get("eval_args") or {}
     times = parse_times(settings.get("split_times"))
     split = arguments.get("split") if times is None else times
-    return split, arguments.get("order"), settings.get("withheld_items") or 0
+    return {
+        "split": split,
+        "order": arguments.get("order"),
+        "withheld_items": settings.get("withheld_items") or 0,
+    }

@@ -106,7 +106,8 @@ def test_a_search_for_something_else_is_refused(folder):
     values["eval_args"]["split"] = {"RS": [0.8, 0.1, 0.1]}
     best.write_text(yaml.safe_dump(values))
     told = refusal(folder, {"tuned": "tuned/TIGER"})
-    assert "another split, ({'RS': [0.8, 0.1, 0.1]}, 'TO', 0), but here" in told
+    found = "{'split': {'RS': [0.8, 0.1, 0.1]}, 'order': 'TO', 'withheld_items': 0}"
+    assert f"another split, {found}, but here" in told
     assert "with the same --eval_args" in told
 
 
