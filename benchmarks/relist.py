@@ -29,6 +29,7 @@ from recbole_sid.comparison.outcomes import Outcomes, save_outcomes
 from recbole_sid.comparison.plan import make_plan, with_batches
 from recbole_sid.config import Config
 from recbole_sid.evaluation import RecordingCollector
+from recbole_sid.identity import settings_hash
 from recbole_sid.parsing import read_yaml
 from recbole_sid.quick_start import trainer_class
 from recbole_sid.reading import read_data
@@ -36,8 +37,6 @@ from recbole_sid.stored_run import open_run
 
 SPLITS = ("valid", "test")
 SHOWN = ("recall@10", "ndcg@10")
-# What the comparison must not say of a run that it did not train itself.
-NOT_OF_THE_RUN = ("exclude_history", "checkpoint_dir", "show_progress")
 
 
 def ranked(folder: Path, exclude: bool) -> tuple[dict[str, dict[str, float]], Outcomes]:
@@ -69,23 +68,22 @@ def ranked(folder: Path, exclude: bool) -> tuple[dict[str, dict[str, float]], Ou
 
 
 def differences(stored: dict[str, Any], planned: dict[str, Any]) -> list[str]:
-    """Settings of a run that are not the planned ones; those that it did not know are left out."""
-    keys = (stored.keys() & planned.keys()) - set(NOT_OF_THE_RUN)
+    """Settings of a run that are not the planned ones; new ones, unknown to it, are not told."""
+    keys = sorted((stored.keys() & planned.keys()) - {"exclude_history"})
     return [
         f"{key}: {stored[key]}, now {planned[key]}"
-        for key in sorted(keys)
-        if stored[key] != planned[key]
+        for key in keys
+        if settings_hash({key: stored[key]}) != settings_hash({key: planned[key]})
     ]
 
 
 def put_into(arguments: argparse.Namespace) -> None:
     """The second form: the runs of the plan that the old comparison has, in the new folder."""
     old = arguments.comparison / "runs"
-    any_run = next(old.iterdir())
-    known = read_yaml(any_run / run_folder.CONFIG)
+    known = read_yaml(next(old.iterdir()) / run_folder.CONFIG)
     given = {
         "dataset": known["dataset"],
-        "data_path": arguments.data_path,
+        "data_path": known["data_path"],
         "output": str(arguments.into),
         "seeds": arguments.seeds,
     }
@@ -103,7 +101,7 @@ def put_into(arguments: argparse.Namespace) -> None:
         result |= {
             "settings_hash": run.config.settings_hash(),
             "inputs_hash": run_folder.inputs_hash(run.config),
-            "best_valid_score": found["valid"][plan_metric(run.config)],
+            "best_valid_score": found["valid"][run.config["valid_metric"].lower()],
             "best_valid_result": found["valid"],
             "test_result": found["test"],
             "ranked_again": True,
@@ -115,11 +113,6 @@ def put_into(arguments: argparse.Namespace) -> None:
         save_outcomes(run.folder / run_folder.OUTCOMES, outcomes)
         run_folder.write_json(run.folder / run_folder.RESULT, result)
         print(run.name, found["test"], flush=True)
-
-
-def plan_metric(config: Config) -> str:
-    """The name of the metric that validation goes by, as results spell it."""
-    return str(config["valid_metric"]).lower()
 
 
 def table(lines: list[dict]) -> str:
@@ -152,7 +145,6 @@ def main() -> int:
     to.add_argument("--into", type=Path)
     parser.add_argument("--models")
     parser.add_argument("--settings", type=Path)
-    parser.add_argument("--data_path", default="dataset")
     parser.add_argument("--seeds", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
