@@ -39,6 +39,17 @@ _DERIVED = frozenset(
         "port",
         "offset",
         "verbose",
+        # Only once the data are read: the columns of its transforms (recbole/data/transform.py:60),
+        # and a count that KD_DAGFM takes.
+        "MASK_INDEX",
+        "MASK_ITEM_SEQ",
+        "POS_ITEMS",
+        "NEG_ITEMS",
+        "INVERSE_ITEM_SEQ",
+        "CROP_ITEM_SEQ",
+        "CROP_ITEM_SEQ_LEN",
+        "REORDER_ITEM_SEQ",
+        "feature_num",
     ]
 )
 # Settings that cannot change a result: two runs that differ only here are the same run.

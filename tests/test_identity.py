@@ -1,11 +1,19 @@
 """Settings as plain data, and the hash that tells runs apart."""
 
-import pytest
-import yaml
+import logging
+import re
+from pathlib import Path
 
+import pytest
+import recbole
+import yaml
+from recbole.data import transform
+
+import recbole_sid
 from recbole_sid.config import Config
 from recbole_sid.errors import InputError
 from tests.configs import made, tiger
+from tests.runs import CUT
 
 
 @pytest.mark.parametrize("model", ["TIGER", "SASRec", "BPR"])
@@ -72,3 +80,42 @@ def test_plain_settings_hold_in_any_folder_and_name_no_start(tmp_path, monkeypat
 
 def test_one_number_in_two_spellings_has_one_hash():
     assert tiger(weight_decay=1).settings_hash() == tiger(weight_decay=1.0).settings_hash()
+
+
+def test_what_recbole_adds_while_it_reads_the_data_is_no_setting():
+    added = set()
+    folder = Path(recbole.__file__).parent
+    for part in ("data", "model", "trainer", "sampler", "evaluator"):
+        for file in (folder / part).rglob("*.py"):
+            added |= set(re.findall(r"""\bconfig\[["'](\w+)["']\] = """, file.read_text("utf-8")))
+    assert {"MASK_ITEM_SEQ", "CROP_ITEM_SEQ_LEN", "feature_num"} <= added
+    config = Config("SASRec", "ml-100k", config_dict={"train_neg_sample_args": None})
+    plain, first = config.to_plain(), config.settings_hash()
+    for name in added:
+        config[name] = "added"
+    assert config.to_plain() == plain
+    assert config.settings_hash() == first
+
+
+@pytest.mark.parametrize("name", ["mask_itemseq", "inverse_itemseq", "crop_itemseq"])
+def test_a_transform_of_recbole_changes_no_hash(name):
+    given = {"transform": name, "mask_ratio": 0.2, "ft_ratio": 0.5, "crop_eta": 0.6}
+    config = Config("SASRec", "ml-100k", config_dict={"train_neg_sample_args": None, **given})
+    first = config.settings_hash()
+    before = set(config.final_config_dict)
+    transform.construct_transform(config)
+    assert set(config.final_config_dict) > before
+    assert config.settings_hash() == first
+
+
+def test_a_finished_bert4rec_is_known_again(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    settings = {**CUT, "train_neg_sample_args": None, "hidden_size": 16, "inner_size": 16}
+    first = recbole_sid.run("BERT4Rec", "ml-100k", config_dict=settings)
+    with caplog.at_level(logging.WARNING, "recbole_sid"):
+        again = recbole_sid.run("BERT4Rec", "ml-100k", config_dict=settings)
+    assert "This run is finished already" in caplog.text
+    assert again == first
+    assert [folder.name for folder in (tmp_path / "runs").iterdir()] == [
+        f"ml-100k-BERT4Rec-{first['settings_hash'][:10]}"
+    ]
