@@ -242,7 +242,7 @@ def _related(result: dict[str, Any]) -> list[str]:
     notes = score_notes(result, in_markdown)
     head = ["| figure | rho | p | p, corrected | sets |", "| --- | ---: | ---: | ---: | ---: |"]
     lines = [
-        f"| {row['figure']} | {row['rho']:+.2f} | {row['p']:.3f} | {row['adjusted']:.3f} | "
+        f"| {row['figure']} | {row['rho']:+.2f} | {row['p']:.4f} | {row['adjusted']:.4f} | "
         f"{row['sets']} |"
         for row in rows[:STRONGEST]
     ]
@@ -273,7 +273,7 @@ def score_notes(result: Mapping[str, Any], spell: Callable[[str], str]) -> list[
     if result["least_p"] > SIGNIFICANT:
         notes.append(
             f"With {_different(result)} sets and {len(result['correlations'])} figures the "
-            f"smallest p after correction that could be reached is {result['least_p']:.3f}: "
+            f"smallest p after correction that could be reached is {result['least_p']:.4f}: "
             "whatever goes with the scores, it cannot be told from chance here."
         )
     return notes

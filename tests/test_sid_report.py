@@ -286,7 +286,7 @@ def test_figures_are_held_against_scores(base, tmp_path):
     assert result["scores_from"] == "s.yaml"
     text = Path(result["folder"], "sid_report.md").read_text()
     assert "Scores (s.yaml): apart 0.2000, one 0.3000, two 0.4000, three 0.5000." in text
-    assert "| codes.collision_rate | +1.00 | 0.083 |" in text
+    assert "| codes.collision_rate | +1.00 | 0.0833 |" in text
 
 
 def scored_runs(tmp_path: Path, config: dict) -> list[str]:
@@ -427,7 +427,7 @@ def test_the_smallest_p_that_can_be_reached(scores, n_figures, least):
     notes = score_notes(result, str)
     assert bool(notes) == (least > 0.05)
     said = f"With {n} sets and {n_figures} figures the smallest p after correction that could be"
-    assert all(note.startswith(f"{said} reached is {least:.3f}: ") for note in notes)
+    assert all(note.startswith(f"{said} reached is {least:.4f}: ") for note in notes)
 
 
 @pytest.mark.parametrize(
