@@ -42,26 +42,26 @@ SHOWN = ("recall@10", "ndcg@10")
 def ranked(folder: Path, exclude: bool) -> tuple[dict[str, dict[str, float]], Outcomes]:
     """The metrics of validation and test, and what the test split's users got."""
     changes = {"exclude_history": exclude, "metric_decimal_place": 6, "show_progress": False}
-    if (folder / run_folder.WEIGHTS).is_file():
-        config, model, data, train, *loaders = open_run(folder / run_folder.WEIGHTS, changes)
+    weights = folder / run_folder.WEIGHTS
+    ours = weights.is_file()
+    if ours:
+        config, model, data, train, *loaders = open_run(weights, changes)
     else:
         config = Config(config_dict={**read_yaml(folder / run_folder.CONFIG), **changes})
         compat.numpy_aliases()
         data, (train, *loaders) = read_data(config)
         model = compat.get_model(config["model"])(config, train.dataset)
         (weights,) = folder.glob("*.pth")
-        stored = torch.load(weights, weights_only=False)  # a run of this project
-        model.load_state_dict(stored["state_dict"])
-        model.load_other_parameter(stored["other_parameter"])
     with tempfile.TemporaryDirectory() as nothing_kept:
         config["checkpoint_dir"] = nothing_kept
         trainer = trainer_class(config)(config, model)
-        if config.model_spec is None:
-            trainer.eval_collector = RecordingCollector(config)
-        else:
+        if ours:
             trainer.splits = (train.dataset, loaders[0].dataset)
+        else:
+            trainer.eval_collector = RecordingCollector(config)
         trainer.eval_collector.data_collect(train)
-        found = {"valid": dict(trainer.evaluate(loaders[0], load_best_model=False))}
+        loading = {"load_best_model": not ours, "model_file": str(weights)}
+        found = {"valid": dict(trainer.evaluate(loaders[0], **loading))}
         trainer.eval_collector.start_recording()
         found["test"] = dict(trainer.evaluate(loaders[1], load_best_model=False))
     return found, trainer.eval_collector.outcomes(data)
@@ -91,7 +91,11 @@ def put_into(arguments: argparse.Namespace) -> None:
     n_items = read_data(plan.runs[0].config)[0].item_num - 1
     for run in with_batches(plan, n_items).runs:
         source = old / run.name
-        if not (source / run_folder.RESULT).is_file() or run.folder.exists():
+        if (run.folder / run_folder.RESULT).is_file():
+            print(f"{run.name} is there already", flush=True)
+            continue
+        if not (source / run_folder.RESULT).is_file():
+            print(f"{run.name} has no finished run in {old}", flush=True)
             continue
         changed = differences(read_yaml(source / run_folder.CONFIG), run.config.to_plain())
         if changed:

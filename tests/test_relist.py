@@ -1,6 +1,7 @@
 """Runs of a comparison ranked again: as if the comparison had left histories out itself."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -74,6 +75,15 @@ def test_ranked_again_they_are_what_a_comparison_without_repeats_trains(folder, 
     )
     assert shown(again) == shown(trained) != shown(repeating)
     assert again["significance"] == trained["significance"]
+
+
+def test_what_is_not_ranked_is_told(folder, monkeypatch, capsys):
+    shutil.copytree(folder / "without" / "runs" / "TIGER-2020", folder / "some/runs/TIGER-2020")
+    monkeypatch.setattr(sys.modules[__name__], "MODELS", "TIGER,Pop")
+    assert put_into(folder, "some", monkeypatch) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert "TIGER-2020 is there already" in told
+    assert f"Pop-2020 has no finished run in {folder / 'repeats' / 'runs'}" in told
 
 
 def test_runs_of_other_settings_are_refused(folder, monkeypatch):
